@@ -1,0 +1,134 @@
+"""Every error this project raises on purpose, and what a caller is told.
+
+LightMBERTError
+├── InputError              the caller sent something we will not process
+│   ├── TextTooLongError    … a text exceeds the token limit and truncation is off
+│   ├── TooManyTextsError   … one request holds more texts than the limit
+│   ├── BodyTooLargeError   … one request holds more bytes than the limit
+│   ├── UnknownTaskError    … the model has no head of that name
+│   └── UnknownModelError   … no model of that name is served here
+├── OverloadedError         the queue is full; retry later
+├── NotReadyError           the model is loading or the service is shutting down
+├── InferenceError          the model failed on a valid batch
+└── ModelError              a model folder is unusable
+    ├── ManifestError       … manifest.json is missing, malformed or contradicts the files
+    ├── VariantError        … no variant fits the device, or the device is not there
+    └── SelfTestError       … golden inputs do not give the golden outputs on this machine
+
+The tree knows no HTTP: statuses are a table in `app.api`, and a test binds the two.
+"""
+
+
+class LightMBERTError(Exception):
+    """Base of all. `code` is stable and machine-readable; `param` names the offending field."""
+
+    code = "internal"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class InputError(LightMBERTError):
+    """The caller sent something we will not process."""
+
+    code = "invalid_input"
+
+
+class TextTooLongError(InputError):
+    """A text has more tokens than the model accepts, and truncation is off."""
+
+    code = "text_too_long"
+
+    def __init__(self, *, index: int, tokens: int, limit: int) -> None:
+        super().__init__(
+            f"texts[{index}] has {tokens} tokens; this model accepts {limit}. "
+            "Shorten it, or send truncate=true to use its beginning",
+            param=f"texts[{index}]",
+        )
+
+
+class TooManyTextsError(InputError):
+    """One request holds more texts than the limit."""
+
+    code = "too_many_texts"
+
+    def __init__(self, *, texts: int, limit: int) -> None:
+        super().__init__(f"texts has {texts} items; one request may hold {limit}", param="texts")
+
+
+class BodyTooLargeError(InputError):
+    """One request holds more bytes than the limit."""
+
+    code = "body_too_large"
+
+    def __init__(self, *, limit_bytes: int) -> None:
+        super().__init__(f"the body is larger than {limit_bytes} bytes")
+
+
+class UnknownTaskError(InputError):
+    """The model has no head of that name."""
+
+    code = "unknown_task"
+
+    def __init__(self, *, task: str | None, known: list[str]) -> None:
+        listed = ", ".join(known) if known else "none"
+        asked = f"task {task!r} is unknown" if task is not None else "task is required"
+        super().__init__(f"{asked}; this model's tasks: {listed}", param="task")
+
+
+class UnknownModelError(InputError):
+    """No model of that name is served here."""
+
+    code = "unknown_model"
+
+    def __init__(self, *, model: str, known: list[str]) -> None:
+        super().__init__(
+            f"model {model!r} is not served here; served: {', '.join(known)}", param="model"
+        )
+
+
+class OverloadedError(LightMBERTError):
+    """The queue is full. `retry_after_s` estimates when it will have room."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class NotReadyError(LightMBERTError):
+    """The model is loading, or the service is shutting down."""
+
+    code = "not_ready"
+
+
+class InferenceError(LightMBERTError):
+    """The model failed on a valid batch."""
+
+    code = "inference_failed"
+
+
+class ModelError(LightMBERTError):
+    """A model folder is unusable."""
+
+    code = "model_unusable"
+
+
+class ManifestError(ModelError):
+    """manifest.json is missing, malformed, or contradicts the files beside it."""
+
+    code = "bad_manifest"
+
+
+class VariantError(ModelError):
+    """No variant fits the device asked for, or the device is not there."""
+
+    code = "no_variant"
+
+
+class SelfTestError(ModelError):
+    """Golden inputs do not give the golden outputs on this machine."""
+
+    code = "self_test_failed"

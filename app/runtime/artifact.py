@@ -1,0 +1,189 @@
+"""The contract of a model folder: `manifest.json`, the files it names, and their hashes.
+
+`distill` writes a folder with `save_manifest`; the service reads it with `load_manifest`,
+which refuses a folder whose files are missing, altered or outside of it.
+"""
+
+import hashlib
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from app.errors import ManifestError
+
+MANIFEST_FILE = "manifest.json"
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+TaskName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["fp32", "fp16", "int8"]
+Target = Literal["cpu", "cpu-vnni", "cpu-avx2", "cuda"]
+
+
+class _Contract(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HashedFile(_Contract):
+    """A file inside the model folder, by its relative path."""
+
+    file: str
+    sha256: Sha256
+
+    @field_validator("file")
+    @classmethod
+    def _stays_inside(cls, file: str) -> str:
+        path = PurePosixPath(file)
+        if path.is_absolute() or ".." in path.parts or "\\" in file or not path.parts:
+            raise ValueError(f"{file!r} must be a relative path inside the model folder")
+        return file
+
+
+class Tolerance(_Contract):
+    """How far this variant may stray from the golden outputs before it is refused."""
+
+    min_cosine: Fraction
+    max_probability_error: Fraction
+
+
+class Variant(HashedFile):
+    """One ONNX graph of the student: same inputs and outputs, other arithmetic."""
+
+    precision: Precision
+    target: Target
+    bytes: PositiveInt
+    tolerance: Tolerance
+
+
+class ClassificationTask(_Contract):
+    """A head inside the graph; its output is named `logits_<task>`, (B, C) float32."""
+
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    problem_type: Literal["single", "multi"] = "single"
+    temperature: PositiveFloat = 1.0
+    """Logits are divided by this before softmax or sigmoid."""
+    threshold: Fraction | None = None
+    """Multi-label: a label is given when its probability reaches this."""
+    pair: bool = False
+    """Whether the head reads (premise, hypothesis) rather than one text."""
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_distinct(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(labels)) != len(labels):
+            raise ValueError(f"labels repeat: {labels}")
+        return labels
+
+
+class Golden(_Contract):
+    """One input with the outputs of the fp32 reference, checked before the service is ready."""
+
+    text: str
+    text_pair: str | None = None
+    embedding: tuple[float, ...]
+    """Unit vector, (D,)."""
+    probabilities: dict[TaskName, tuple[float, ...]] = {}
+    """Per task: (C,) after temperature and softmax or sigmoid."""
+
+
+class Provenance(_Contract):
+    """Where the student comes from, and how good it was measured to be."""
+
+    teacher: str
+    recipe: str
+    recipe_sha256: Sha256
+    data_fingerprint: str
+    commit: str
+    created: str
+    """ISO 8601 date."""
+    metrics: dict[str, dict[str, dict[str, float]]] = {}
+    """variant precision -> benchmark -> language -> score."""
+
+
+class Manifest(_Contract):
+    """What a model folder says of itself."""
+
+    schema_version: Literal[1] = 1
+    name: Name
+    revision: str
+    license: str
+    languages: tuple[str, ...]
+    hidden_width: PositiveInt
+    embedding_dimension: PositiveInt
+    max_tokens: PositiveInt
+    """Per text, special tokens included."""
+    tokenizer: HashedFile
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+    tasks: dict[TaskName, ClassificationTask] = {}
+    golden: Annotated[tuple[Golden, ...], Field(min_length=1)]
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _golden_fits(self) -> "Manifest":
+        for index, golden in enumerate(self.golden):
+            if len(golden.embedding) != self.embedding_dimension:
+                raise ValueError(
+                    f"golden[{index}] has {len(golden.embedding)} dimensions, "
+                    f"the model {self.embedding_dimension}"
+                )
+            for task, probabilities in golden.probabilities.items():
+                if task not in self.tasks or len(probabilities) != len(self.tasks[task].labels):
+                    raise ValueError(f"golden[{index}].probabilities[{task!r}] fits no task")
+        return self
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read and validate `folder/manifest.json`; file hashes are checked by `verify_file`.
+
+    Raises:
+        ManifestError: the folder or its manifest is missing or malformed.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ManifestError(f"{path} does not exist; is this a model folder?") from error
+    except ValidationError as error:
+        raise ManifestError(f"{path} is not a valid manifest: {error}") from error
+
+
+def verify_file(folder: Path, entry: HashedFile) -> Path:
+    """Return the entry's path after checking that it lies inside and hashes as promised.
+
+    Raises:
+        ManifestError: the file is missing, leads outside the folder, or was altered.
+    """
+    path = (folder / entry.file).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise ManifestError(f"{entry.file} leads outside {folder}")
+    if not path.is_file():
+        raise ManifestError(f"{folder / entry.file} is named in the manifest but does not exist")
+    found = sha256_of(path)
+    if found != entry.sha256:
+        raise ManifestError(f"{path} has sha256 {found}; the manifest says {entry.sha256}")
+    return path
+
+
+def save_manifest(folder: Path, manifest: Manifest) -> Path:
+    """Write `folder/manifest.json` atomically and return its path."""
+    path = folder / MANIFEST_FILE
+    partial = path.with_suffix(".json.partial")
+    partial.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return path

@@ -1,0 +1,24 @@
+"""Verb: train the tokenizer a recipe's `[tokenizer]` table describes.
+
+lightmbert distill tokenizer distill/recipes/mini-1-tokenizer.toml
+"""
+
+from distill.config import LoadedRecipe, require
+from distill.corpus import load_corpus
+from distill.vocabulary import train_unigram
+
+
+def run(loaded: LoadedRecipe) -> None:
+    """Write `tokenizer.json` into the table's folder."""
+    table = require(loaded.recipe.tokenizer, "tokenizer")
+    corpus = load_corpus(table.corpus, exponent=1.0)
+    texts = (
+        text
+        for language in corpus.languages
+        for text in corpus.of_language(
+            language, at_most=table.texts_per_language, seed=loaded.recipe.run.seed
+        )
+    )
+    trained = train_unigram(texts, vocabulary=table.vocabulary)
+    table.folder.mkdir(parents=True, exist_ok=True)
+    trained.save(str(table.folder / "tokenizer.json"))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertModel
 
-from distill.batches import load_tokenizer, tokenize
+from distill.batches import Tokens, load_tokenizer, tokenize
 from distill.checkpoint import save_encoder
 from distill.config import LoadedRecipe, require
 from distill.corpus import Corpus, load_corpus
@@ -47,15 +47,26 @@ class WeightedBag(nn.Module):
 
     def __init__(self, vectors: Tensor) -> None:
         super().__init__()
-        self.vectors = nn.Embedding.from_pretrained(vectors.clone(), freeze=False, sparse=True)
-        self.weight_logits = nn.Embedding.from_pretrained(
-            torch.zeros(len(vectors), 1), freeze=False, sparse=True
-        )
+        self.vectors = nn.Parameter(vectors.clone())
+        self.weight_logits = nn.Parameter(torch.zeros(len(vectors)))
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        weights = F.softplus(self.weight_logits(ids)) * mask.unsqueeze(-1)  # (B, T, 1)
-        bag: Tensor = (self.vectors(ids) * weights).sum(1) / weights.sum(1)
-        return bag
+    def forward(self, tokens: Tokens) -> Tensor:
+        return weighted_bag(self.vectors, tokens, F.softplus(self.weight_logits[tokens.ids]))
+
+
+def weighted_bag(table: Tensor, tokens: Tokens, weights: Tensor) -> Tensor:
+    """Mean of the tokens' rows of `table` under `weights` (B, T): (B, H)."""
+    weights = weights * tokens.mask
+    shares = (weights / weights.sum(1, keepdim=True))[tokens.mask]
+    lengths = tokens.mask.sum(1)
+    # embedding_bag forms no (B, T, H) tensor, which is most of the cost of the obvious way
+    return F.embedding_bag(
+        tokens.ids[tokens.mask],
+        table,
+        lengths.cumsum(0) - lengths,
+        mode="sum",
+        per_sample_weights=shares,
+    )
 
 
 def initial_vectors(tokenizers: Tokenizers, table: Tensor) -> Tensor:
@@ -101,18 +112,16 @@ def learn(
     """Train the bag, yielding a record every `RECORD_EVERY_STEPS`."""
     idf = inverse_document_frequency(corpus, tokenizers.english, texts=50_000, seed=seed)
     centre = english_table.mean(0)
-    optimizer = torch.optim.SparseAdam(list(bag.parameters()), lr=table.learning_rate)
+    optimizer = torch.optim.Adam(bag.parameters(), lr=table.learning_rate, fused=True)
     for step in range(table.steps):
         for group in optimizer.param_groups:
             group["lr"] = table.learning_rate * (1 - step / table.steps)
         rows = corpus.draw(step + 1, rows=table.batch_texts, seed=seed)
         english = tokenize(tokenizers.english, rows.english)
-        weights = (idf[english.ids] * english.mask).unsqueeze(-1)  # (B, T, 1)
-        target = (english_table[english.ids] * weights).sum(1) / weights.sum(1)
+        target = weighted_bag(english_table, english, idf[english.ids])
         loss = torch.zeros(())
         for side in (rows.texts, rows.english):
-            tokens = tokenize(tokenizers.pieces, side)
-            found = bag(tokens.ids, tokens.mask)
+            found = bag(tokenize(tokenizers.pieces, side))
             # A bag's mean hides under what all bags share; centred, its direction is its meaning.
             loss = loss + (found - target).square().sum(-1).mean()
             loss = loss + table.contrastive_weight * contrastive_loss(
@@ -143,6 +152,6 @@ def run(loaded: LoadedRecipe) -> None:
     with Records(run_table.folder) as records:
         for record in track(steps, "align", total=table.steps // RECORD_EVERY_STEPS):
             records.write(record)
-    encoder.resize_token_embeddings(len(bag.vectors.weight), mean_resizing=False)
-    encoder.embeddings.word_embeddings.weight.data.copy_(bag.vectors.weight.detach())
+    encoder.resize_token_embeddings(len(bag.vectors), mean_resizing=False)
+    encoder.embeddings.word_embeddings.weight.data.copy_(bag.vectors.detach())
     save_encoder(run_table.folder / "encoder", encoder, table.tokenizer / "tokenizer.json")

@@ -7,7 +7,7 @@ needs nothing but the number of the next draw.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,8 +42,8 @@ class Rows:
 class Corpus:
     """All rows of a recipe's corpus tables, with the groups they are drawn by."""
 
-    text: pa.ChunkedArray
-    english: pa.ChunkedArray | None
+    text: pa.LargeStringArray
+    english: pa.LargeStringArray | None
     language: np.ndarray
     """(rows,) index into `languages`."""
     languages: tuple[str, ...]
@@ -67,7 +67,7 @@ class Corpus:
         return self.rows(rng.permutation(np.concatenate(picked)))
 
     def rows(self, numbers: np.ndarray) -> Rows:
-        english = self.english.take(pa.array(numbers)).to_pylist() if self.english else []
+        english = self.english.take(pa.array(numbers)).to_pylist() if self.english is not None else []
         return Rows(self.text.take(pa.array(numbers)).to_pylist(), english)
 
     def of_language(self, language: str, *, at_most: int, seed: int) -> list[str]:
@@ -105,13 +105,18 @@ def load_corpus(tables: Sequence[CorpusTable], *, exponent: float) -> Corpus:
     codes = language.indices.to_numpy()
     groups, weights = _groups(codes, table["group"], exponent)
     return Corpus(
-        text=table["text"],
-        english=table["english"] if True in parallel else None,
+        text=_one_chunk(table["text"]),
+        english=_one_chunk(table["english"]) if True in parallel else None,
         language=codes,
         languages=names,
         groups=groups,
         weights=weights,
     )
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.LargeStringArray:
+    # Picking rows out of many chunks joins them anew each time; 64-bit offsets let one chunk hold all.
+    return column.cast(pa.large_string()).combine_chunks()
 
 
 def _groups(
@@ -137,9 +142,7 @@ def _read(table: CorpusTable) -> Iterator[pa.Table]:
         yield _columns(_read_hub(table), table, language=table.language or "und")
         return
     assert table.path is not None, "CorpusTable checked that one of path and hub is set"
-    if not table.path.exists():
-        raise CorpusError(f"{table.path} does not exist")
-    files = [table.path] if table.path.is_file() else _files(table)
+    files = _files(table) if table.path.is_dir() else [table.path]
     for file in files:
         language = table.language or (file.stem if table.path.is_dir() else "und")
         yield _columns(_read_file(file), table, language=language)
@@ -161,7 +164,26 @@ def _files(table: CorpusTable) -> list[Path]:
     ]
 
 
+def read_table(file: Path, *, where: Mapping[str, str] | None = None) -> pa.Table:
+    """Read a file whole, keeping the rows whose columns hold what `where` says.
+
+    Raises:
+        CorpusError: the file is missing or malformed, or of an unknown kind; a column of `where`
+            is missing, or no row is left.
+    """
+    rows = _read_file(file)
+    for column, value in (where or {}).items():
+        if column not in rows.column_names:
+            raise CorpusError(f"{file} has no column {column!r}; it has: {', '.join(rows.column_names)}")
+        rows = rows.filter(pc.equal(rows[column], value))
+    if where and len(rows) == 0:
+        raise CorpusError(f"{file} has no row where {dict(where)}")
+    return rows
+
+
 def _read_file(file: Path) -> pa.Table:
+    if not file.is_file():
+        raise CorpusError(f"{file} does not exist")
     try:
         if file.suffix == ".parquet":
             return pa.parquet.read_table(file)

@@ -154,20 +154,18 @@ class LabelledTable(_Table):
 
 
 class HeadTable(_Table):
-    """One classification head, trained on the frozen student's pooled output."""
+    """One classification head, trained on the frozen encoder's unit embeddings."""
 
     task: TaskName
     data: LabelledTable
-    epochs: PositiveInt
-    learning_rate: PositiveFloat
-    weight_decay: NonNegativeFloat
-    smoothing: Share
+    inverse_regularization: PositiveFloat
+    """scikit-learn's C: larger trusts the data more."""
 
 
 class FinetuneTable(_Table):
-    """Heads to add to an encoder folder."""
+    """Heads to add to encoder folders."""
 
-    encoder: Path
+    encoders: tuple[Path, ...]
     heads: tuple[HeadTable, ...]
     max_tokens: PositiveInt
 
@@ -199,21 +197,29 @@ class QuantizeTable(_Table):
 
 
 class EvaluateTable(_Table):
-    """Model folders and encoder folders to measure alike, and the data to measure on."""
+    """What to measure, on what, and where the report goes."""
 
-    student: Path
-    """Model folder; each of its variants is measured."""
-    encoders: dict[str, Path]
-    """Name -> encoder folder (teacher, fp32 student): measured through torch."""
-    reference: str
-    """Which of the names retention is measured against."""
+    model_dir: Path
+    """Model folder; each of its variants that runs on a CPU is measured, as it would be served."""
+    encoders: dict[str, str]
+    """Name -> encoder folder or hub id, such as the teacher: measured through torch."""
+    teacher: str
+    """Which of the encoders retention is measured against."""
     languages: tuple[str, ...]
     source_language: str
+    """The language the heads were trained on."""
+    split: str
     topic: Path
+    sentiment: Path
     tatoeba: Path
     sts: Path
-    sentiment: Path
+    max_tokens: PositiveInt
+    description: str
+    """First paragraph of the card."""
+    weaknesses: tuple[str, ...]
+    """Said plainly in the card."""
     report: Path
+    """Folder of evaluation.json and evaluation.md."""
 
 
 class Recipe(_Table):

@@ -1,0 +1,86 @@
+"""How good an encoder is, per language: each benchmark maps languages to scores.
+
+None averages over languages: a mean hides the language that fails.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+from sklearn.metrics import f1_score
+
+from distill.corpus import read_table
+from distill.encoders import Encoder, unit
+from distill.labelled import Labelled, read_labelled
+from distill.tables import LabelledTable
+
+Scores = dict[str, float]
+
+
+def languages_in(folder: Path, wanted: Iterable[str]) -> list[str]:
+    """Those of the wanted languages that the folder has a file for."""
+    return [language for language in wanted if (folder / f"{language}.parquet").is_file()]
+
+
+def topic(encoder: Encoder, folder: Path, languages: Iterable[str], *, split: str) -> Scores:
+    """Accuracy of the head `topic` (SIB-200, arXiv:2309.07445)."""
+    scores = {}
+    for language in languages_in(folder, languages):
+        rows = _labelled(folder / f"{language}.parquet", split)
+        scores[language] = float(np.mean(_predicted(encoder, "topic", rows) == np.array(rows.labels)))
+    return scores
+
+
+def sentiment(encoder: Encoder, folder: Path, languages: Iterable[str], *, split: str) -> Scores:
+    """Macro-averaged F1 of the head `sentiment` (UMSAB, arXiv:2104.12250)."""
+    scores = {}
+    for language in languages_in(folder, languages):
+        rows = _labelled(folder / f"{language}.parquet", split)
+        predicted = _predicted(encoder, "sentiment", rows)
+        scores[language] = float(f1_score(rows.labels, predicted, average="macro"))
+    return scores
+
+
+def tatoeba(encoder: Encoder, folder: Path, languages: Iterable[str]) -> dict[str, Scores]:
+    """Bitext retrieval on Tatoeba pairs (LASER's selection), with cosine and no margin.
+
+    `to_english` and `from_english` are accuracy@1 among the language's own pairs; `closer` is
+    the share of sentences nearer to their translation than to another sentence of their own
+    language.
+    """
+    scores: dict[str, Scores] = {"to_english": {}, "from_english": {}, "closer": {}}
+    for language in languages_in(folder, languages):
+        rows = read_table(folder / f"{language}.parquet")
+        texts = unit(encoder.outputs(rows["text"].to_pylist())["pooled"])
+        english = unit(encoder.outputs(rows["text_en"].to_pylist())["pooled"])
+        cosine = texts @ english.T
+        own = np.arange(len(texts))
+        scores["to_english"][language] = float(np.mean(cosine.argmax(1) == own))
+        scores["from_english"][language] = float(np.mean(cosine.argmax(0) == own))
+        other = np.sum(texts * np.roll(texts, 1, axis=0), axis=1)
+        scores["closer"][language] = float(np.mean(cosine[own, own] > other))
+    return scores
+
+
+def sts(encoder: Encoder, folder: Path, languages: Iterable[str], *, split: str) -> Scores:
+    """Spearman correlation of cosine and gold similarity (STS-B and its translations)."""
+    scores = {}
+    for language in languages_in(folder, languages):
+        rows = read_table(folder / f"{language}.parquet", where={"split": split})
+        first = unit(encoder.outputs(rows["sentence1"].to_pylist())["pooled"])
+        second = unit(encoder.outputs(rows["sentence2"].to_pylist())["pooled"])
+        gold = rows["score"].to_numpy()
+        scores[language] = float(spearmanr((first * second).sum(1), gold).statistic)
+    return scores
+
+
+def _labelled(path: Path, split: str) -> Labelled:
+    return read_labelled(
+        LabelledTable(path=path, text_column="text", label_column="label", where={"split": split})
+    )
+
+
+def _predicted(encoder: Encoder, task: str, rows: Labelled) -> np.ndarray:
+    logits = encoder.outputs(rows.texts)[f"logits_{task}"]
+    return np.array(encoder.labels[task])[logits.argmax(1)]

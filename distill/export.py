@@ -1,0 +1,215 @@
+"""Verb: write an encoder and its heads as one fp32 graph, in a model folder fit to be served.
+
+    lightmbert distill export distill/recipes/mini-6-export.toml
+
+The graph pools and classifies inside, so that one forward pass serves every route. It is
+traced through optimum, fused by ONNX Runtime's rules for BERT, held against torch through
+`app.runtime`, and only then put in the place of an older folder.
+"""
+
+import datetime
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from transformers import BertModel
+
+from app.errors import LightMBERTError
+from app.runtime.artifact import (
+    Golden,
+    HashedFile,
+    Manifest,
+    Provenance,
+    Tolerance,
+    Variant,
+    save_manifest,
+    sha256_of,
+)
+from app.runtime.outputs import Floats
+from app.runtime.tokenizer import Text, Tokenizer
+from distill.config import LoadedRecipe, require
+from distill.graph import write_graph
+from distill.heads import Head, load_heads
+from distill.parity import Outputs, gate, torch_outputs
+from distill.teacher import load_teacher
+
+GRAPH_FILE = "student-fp32.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+PROVENANCE_FILE = "provenance.json"
+MAX_PROBABILITY_ERROR = 1e-3
+GOLDEN_DECIMALS = 6
+
+
+class ExportError(LightMBERTError):
+    """An encoder folder cannot become a model folder."""
+
+    code = "export_failed"
+
+
+class Origin(BaseModel):
+    """What training says of an encoder, in `provenance.json` beside its weights."""
+
+    model_config = ConfigDict(frozen=True)
+
+    teacher: str = "unknown"
+    data_fingerprint: str = "unknown"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a person decides about a model folder: its name, its terms, its golden texts."""
+
+    name: str
+    revision: str
+    license: str
+    languages: tuple[str, ...]
+    max_tokens: int
+    golden_texts: tuple[Text, ...]
+    recipe: str
+    recipe_sha256: str
+
+
+def export_student(
+    encoder_dir: Path, model_dir: Path, *, card: Card, min_cosine: float
+) -> Manifest:
+    """Write a model folder with the fp32 variant, replacing `model_dir` whole once it passes.
+
+    Raises:
+        ExportError: the encoder folder is incomplete, or its parts do not fit together.
+        FusionError: ONNX Runtime's fusions did not take.
+        TextTooLongError: a golden text exceeds `card.max_tokens`.
+        ParityError: the graph strays from torch; `model_dir` is as it was.
+    """
+    encoder, heads = _load(encoder_dir, max_tokens=card.max_tokens)
+    tokenizer_file = encoder_dir / TOKENIZER_FILE
+    Tokenizer.load(tokenizer_file, max_tokens=card.max_tokens).encode(
+        card.golden_texts, truncate=False
+    )
+    reference = torch_outputs(encoder, heads, tokenizer_file, card.golden_texts)
+    with _replaced_whole(model_dir) as partial:
+        shutil.copy(tokenizer_file, partial / TOKENIZER_FILE)
+        write_graph(encoder, heads, partial / GRAPH_FILE)
+        variant = _variant(partial / GRAPH_FILE, min_cosine=min_cosine)
+        manifest = Manifest(
+            name=card.name,
+            revision=card.revision,
+            license=card.license,
+            languages=card.languages,
+            hidden_width=encoder.config.hidden_size,
+            embedding_dimension=encoder.config.hidden_size,
+            max_tokens=card.max_tokens,
+            tokenizer=HashedFile(file=TOKENIZER_FILE, sha256=sha256_of(partial / TOKENIZER_FILE)),
+            variants=(variant,),
+            tasks={task: head.as_task() for task, head in heads.items()},
+            golden=_golden(card.golden_texts, reference),
+            provenance=_provenance(encoder_dir, card),
+        )
+        gate(partial, manifest, variant, card.golden_texts, reference)
+        save_manifest(partial, manifest)
+    return manifest
+
+
+@contextmanager
+def _replaced_whole(folder: Path) -> Iterator[Path]:
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _load(encoder_dir: Path, *, max_tokens: int) -> tuple[BertModel, dict[str, Head]]:
+    encoder = load_teacher(str(encoder_dir))
+    heads = load_heads(encoder_dir)
+    width, positions = encoder.config.hidden_size, encoder.config.max_position_embeddings
+    if max_tokens > positions:
+        raise ExportError(f"max_tokens {max_tokens} exceeds the encoder's {positions} positions")
+    for task, head in heads.items():
+        if head.weight.shape[1] != width:
+            raise ExportError(
+                f"head {task!r} reads width {head.weight.shape[1]}; {encoder_dir} has {width}"
+            )
+    return encoder, heads
+
+
+def _variant(graph: Path, *, min_cosine: float) -> Variant:
+    return Variant(
+        file=graph.name,
+        sha256=sha256_of(graph),
+        precision="fp32",
+        target="cpu",
+        bytes=graph.stat().st_size,
+        tolerance=Tolerance(min_cosine=min_cosine, max_probability_error=MAX_PROBABILITY_ERROR),
+    )
+
+
+def _golden(texts: Sequence[Text], reference: Outputs) -> tuple[Golden, ...]:
+    return tuple(
+        Golden(
+            text=text if isinstance(text, str) else text[0],
+            text_pair=None if isinstance(text, str) else text[1],
+            embedding=_rounded(reference.embeddings[index]),
+            probabilities={
+                task: _rounded(rows[index]) for task, rows in reference.probabilities.items()
+            },
+        )
+        for index, text in enumerate(texts)
+    )
+
+
+def _rounded(row: Floats) -> tuple[float, ...]:
+    return tuple(round(float(value), GOLDEN_DECIMALS) for value in row)
+
+
+def _provenance(encoder_dir: Path, card: Card) -> Provenance:
+    origin = _origin(encoder_dir / PROVENANCE_FILE)
+    return Provenance(
+        teacher=origin.teacher,
+        recipe=card.recipe,
+        recipe_sha256=card.recipe_sha256,
+        data_fingerprint=origin.data_fingerprint,
+        commit=_commit(),
+        created=datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )
+
+
+def _origin(path: Path) -> Origin:
+    try:
+        return Origin.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return Origin()  # an encoder that this project did not train
+    except ValidationError as error:
+        raise ExportError(f"{path} does not say where the encoder comes from: {error}") from error
+
+
+def _commit() -> str:
+    """The commit this code runs at; "unknown" outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def run(loaded: LoadedRecipe) -> None:
+    """Export what the recipe's `[export]` table names."""
+    table = require(loaded.recipe.export, "export")
+    card = Card(
+        name=table.name,
+        revision=table.revision,
+        license=table.license,
+        languages=table.languages,
+        max_tokens=table.max_tokens,
+        golden_texts=table.golden_texts,
+        recipe=loaded.file_name,
+        recipe_sha256=loaded.sha256,
+    )
+    export_student(table.encoder, table.model_dir, card=card, min_cosine=table.min_cosine)

@@ -14,6 +14,7 @@ import torch
 from onnx import numpy_helper
 from onnxruntime.transformers import optimizer
 from onnxruntime.transformers.fusion_options import FusionOptions
+from onnxruntime.transformers.onnx_model import OnnxModel
 from optimum.exporters.onnx import export as trace
 from optimum.exporters.onnx.model_configs import BertOnnxConfig
 from torch import Tensor, nn
@@ -90,14 +91,14 @@ def write_graph(encoder: BertModel, heads: Mapping[str, Head], path: Path) -> No
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", TracerWarning)
         trace(StudentGraph(encoder, heads).eval(), config, traced, opset=OPSET)
-    model = fused(traced, encoder.config)
+    graph = fused(traced, encoder.config)
     traced.unlink()
     if "token_type_ids" not in config.inputs:
-        fold_segment(model)
-    onnx.save(model, path)
+        fold_segment(graph.model)
+    graph.save_model_to_file(str(path))  # sorted, with the domain of the fused operators
 
 
-def fused(traced: Path, config: BertConfig) -> onnx.ModelProto:
+def fused(traced: Path, config: BertConfig) -> OnnxModel:
     """Apply ONNX Runtime's BERT fusions, all of which must take; gelu stays exact.
 
     Raises:
@@ -126,7 +127,7 @@ def fused(traced: Path, config: BertConfig) -> onnx.ModelProto:
     wrong = [f"{name} {counts[name]} of {n}" for name, n in expected.items() if counts[name] != n]
     if wrong:
         raise FusionError(f"{layers} layers were not fused as expected: {', '.join(wrong)}")
-    return found.model
+    return found
 
 
 def fold_segment(model: onnx.ModelProto) -> None:

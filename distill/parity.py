@@ -113,10 +113,30 @@ def gate(
     for batch_texts in (1, BATCH_TEXTS):
         found = served_outputs(folder, manifest, variant, texts, batch_texts=batch_texts)
         parity = compare(reference, found)
-        require_parity(
-            parity, variant.tolerance, what=f"{variant.file}, up to {batch_texts} texts at a time"
-        )
+        what = f"{variant.file}, in batches of {batch_texts}"
+        require_parity(parity, variant.tolerance, what=what)
     return parity
+
+
+def gate_golden(folder: Path, manifest: Manifest, variant: Variant) -> None:
+    """Hold a variant to the golden outputs, as the service will before it is ready.
+
+    Raises:
+        ParityError: the variant strays further than its tolerance; texts are the golden ones.
+    """
+    golden = manifest.golden
+    texts = [g.text if g.text_pair is None else (g.text, g.text_pair) for g in golden]
+    reference = Outputs(
+        embeddings=np.array([g.embedding for g in golden], dtype=np.float32),
+        probabilities={
+            task: np.array([g.probabilities[task] for g in golden], dtype=np.float32)
+            for task in manifest.tasks
+        },
+    )
+    found = served_outputs(folder, manifest, variant, texts, batch_texts=1)
+    require_parity(
+        compare(reference, found), variant.tolerance, what=f"{variant.file}, golden texts"
+    )
 
 
 def torch_outputs(

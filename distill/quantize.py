@@ -1,0 +1,123 @@
+"""Verb: add smaller variants of the fp32 graph to a model folder.
+
+    lightmbert distill quantize distill/recipes/mini-7-quantize.toml
+
+int8 is for CPUs, fp16 for CUDA. Each is held against the fp32 variant, which is held against
+torch by `export`, before the manifest lists it.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import onnx
+
+from app.errors import VariantError
+from app.runtime.artifact import (
+    Manifest,
+    Precision,
+    Target,
+    Tolerance,
+    Variant,
+    load_manifest,
+    save_manifest,
+    sha256_of,
+    verify_file,
+)
+from app.runtime.tokenizer import Text
+from distill.config import LoadedRecipe, require
+from distill.parity import BATCH_TEXTS, Parity, gate, gate_golden, served_outputs
+from distill.precision import fp16, int8
+
+Small = Literal["int8", "fp16"]
+
+TARGETS: dict[Small, Target] = {"int8": "cpu-avx2", "fp16": "cuda"}
+
+
+def quantize_student(
+    model_dir: Path,
+    *,
+    tolerances: dict[Small, Tolerance],
+    texts: Sequence[Text],
+    keep_fp32: bool,
+) -> dict[Small, Parity]:
+    """Add a variant per tolerance to a model folder; return how far each is from fp32.
+
+    Raises:
+        ManifestError: the folder is not a model folder, or was altered.
+        VariantError: it holds no fp32 variant to start from.
+        QuantizeError: part of the graph was left as it was.
+        ParityError: a variant strays further than its tolerance; the manifest is as it was.
+    """
+    manifest = load_manifest(model_dir)
+    source = _fp32_of(manifest, model_dir)
+    model = onnx.load(verify_file(model_dir, source))
+    reference = served_outputs(model_dir, manifest, source, texts, batch_texts=BATCH_TEXTS)
+    parities: dict[Small, Parity] = {}
+    made: list[Variant] = []
+    with tempfile.TemporaryDirectory(dir=model_dir) as staging:
+        for precision, tolerance in tolerances.items():
+            graph = Path(staging) / f"student-{precision}.onnx"
+            onnx.save(int8(model) if precision == "int8" else fp16(model), graph)
+            variant = _variant(graph, model_dir, precision, tolerance)
+            gate_golden(model_dir, manifest, variant)
+            parities[precision] = gate(model_dir, manifest, variant, texts, reference)
+            made.append(variant)
+        # Only when all of them passed does the folder change.
+        made = [_moved_up(model_dir, variant) for variant in made]
+    _list(model_dir, manifest, made, dropped=None if keep_fp32 else source)
+    return parities
+
+
+def _fp32_of(manifest: Manifest, model_dir: Path) -> Variant:
+    for variant in manifest.variants:
+        if variant.precision == "fp32":
+            return variant
+    held = ", ".join(variant.precision for variant in manifest.variants)
+    raise VariantError(f"{model_dir} holds {held}; quantize starts from fp32: export it again")
+
+
+def _variant(graph: Path, model_dir: Path, precision: Small, tolerance: Tolerance) -> Variant:
+    return Variant(
+        file=graph.relative_to(model_dir).as_posix(),
+        sha256=sha256_of(graph),
+        precision=precision,
+        target=TARGETS[precision],
+        bytes=graph.stat().st_size,
+        tolerance=tolerance,
+    )
+
+
+def _moved_up(model_dir: Path, variant: Variant) -> Variant:
+    staged = model_dir / variant.file
+    staged.replace(model_dir / staged.name)
+    return variant.model_copy(update={"file": staged.name})
+
+
+def _list(
+    model_dir: Path, manifest: Manifest, made: list[Variant], *, dropped: Variant | None
+) -> None:
+    replaced: set[Precision] = {variant.precision for variant in made}
+    kept = [v for v in manifest.variants if v.precision not in replaced and v != dropped]
+    save_manifest(model_dir, manifest.model_copy(update={"variants": (*kept, *made)}))
+    if dropped:
+        (model_dir / dropped.file).unlink()
+
+
+def run(loaded: LoadedRecipe) -> None:
+    """Add the variants that the recipe's `[quantize]` table names."""
+    table = require(loaded.recipe.quantize, "quantize")
+    min_cosines = {"int8": table.min_cosine_int8, "fp16": table.min_cosine_fp16}
+    quantize_student(
+        table.model_dir,
+        tolerances={
+            precision: Tolerance(
+                min_cosine=min_cosines[precision],
+                max_probability_error=table.max_probability_error,
+            )
+            for precision in table.precisions
+        },
+        texts=table.parity_texts,
+        keep_fp32=table.keep_fp32,
+    )

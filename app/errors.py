@@ -4,7 +4,9 @@ LightMBERTError
 ├── InputError              the caller sent something we will not process
 │   ├── TextTooLongError    … a text exceeds the token limit and truncation is off
 │   ├── TooManyTextsError   … one request holds more texts than the limit
+│   ├── TooManyTokensError  … one request holds more tokens than the queue ever could
 │   ├── BodyTooLargeError   … one request holds more bytes than the limit
+│   ├── MalformedBodyError  … the body is not JSON
 │   ├── UnknownTaskError    … the model has no head of that name
 │   └── UnknownModelError   … no model of that name is served here
 ├── OverloadedError         the queue is full; retry later
@@ -40,9 +42,11 @@ class TextTooLongError(InputError):
 
     code = "text_too_long"
 
-    def __init__(self, *, index: int, tokens: int, limit: int) -> None:
+    def __init__(self, *, index: int, tokens: int, limit: int, or_more: bool = False) -> None:
+        """`or_more` says that counting stopped at `tokens`, because the text is huge."""
+        counted = f"at least {tokens}" if or_more else f"{tokens}"
         super().__init__(
-            f"texts[{index}] has {tokens} tokens; this model accepts {limit}. "
+            f"texts[{index}] has {counted} tokens; this model accepts {limit}. "
             "Shorten it, or send truncate=true to use its beginning",
             param=f"texts[{index}]",
         )
@@ -57,6 +61,18 @@ class TooManyTextsError(InputError):
         super().__init__(f"texts has {texts} items; one request may hold {limit}", param="texts")
 
 
+class TooManyTokensError(InputError):
+    """One request holds more tokens than the queue has room for, even when it is empty."""
+
+    code = "too_many_tokens"
+
+    def __init__(self, *, tokens: int, limit: int) -> None:
+        super().__init__(
+            f"texts hold {tokens} tokens; one request may hold {limit}. Send them in parts",
+            param="texts",
+        )
+
+
 class BodyTooLargeError(InputError):
     """One request holds more bytes than the limit."""
 
@@ -64,6 +80,12 @@ class BodyTooLargeError(InputError):
 
     def __init__(self, *, limit_bytes: int) -> None:
         super().__init__(f"the body is larger than {limit_bytes} bytes")
+
+
+class MalformedBodyError(InputError):
+    """The body is not JSON."""
+
+    code = "malformed_body"
 
 
 class UnknownTaskError(InputError):
@@ -132,3 +154,12 @@ class SelfTestError(ModelError):
     """Golden inputs do not give the golden outputs on this machine."""
 
     code = "self_test_failed"
+
+
+def error_types() -> tuple[type[LightMBERTError], ...]:
+    """Every class of the tree, the base first: what tables and metrics are checked against."""
+
+    def below(parent: type[LightMBERTError]) -> list[type[LightMBERTError]]:
+        return [kind for child in parent.__subclasses__() for kind in (child, *below(child))]
+
+    return (LightMBERTError, *below(LightMBERTError))

@@ -1,0 +1,65 @@
+"""Answers as bytes, written once from numpy: no object per number, and no second validation."""
+
+import base64
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+from fastapi import Response
+from numpy.typing import NDArray
+
+from app.engine import Classified, Embedded, Usage
+from app.metrics import Metrics
+from app.postprocess import DType, shrink
+
+Encoding = Literal["json", "base64"]
+
+
+def answer(metrics: Metrics, content: Callable[[], dict[str, Any]]) -> Response:
+    """A 200 with `content` as JSON. Building and writing it are timed together."""
+    started_at = perf_counter()
+    body = orjson.dumps(content(), option=orjson.OPT_SERIALIZE_NUMPY)
+    metrics.stage_duration_seconds.labels("serialize").observe(perf_counter() - started_at)
+    return Response(body, media_type="application/json")
+
+
+def embed_json(
+    model: str, embedded: Embedded, *, dtype: DType, encoding: Encoding
+) -> dict[str, Any]:
+    vectors = shrink(embedded.vectors, dtype)
+    return {
+        "model": model,
+        "dimensions": embedded.vectors.shape[1],
+        "embeddings": _base64(vectors) if encoding == "base64" else vectors,
+        "usage": _usage(embedded.usage),
+    }
+
+
+def classify_json(model: str, classified: Classified) -> dict[str, Any]:
+    ranking = classified.ranking
+    results = [
+        {
+            "label": given[0][0] if given else None,
+            "score": best,
+            "scores": [{"label": label, "score": score} for label, score in given],
+        }
+        for given, best in zip(ranking, ranking.best_scores(), strict=True)
+    ]
+    return {
+        "model": model,
+        "task": classified.task,
+        "results": results,
+        "usage": _usage(classified.usage),
+    }
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {"texts": usage.texts, "tokens": usage.tokens, "truncated": usage.truncated}
+
+
+def _base64(vectors: NDArray[np.generic]) -> list[str]:
+    """Each row's bytes, little-endian whatever this machine is."""
+    rows = vectors.astype(vectors.dtype.newbyteorder("<"), copy=False)
+    return [base64.b64encode(row.tobytes()).decode("ascii") for row in rows]

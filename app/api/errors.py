@@ -1,0 +1,138 @@
+"""The one place that knows both errors and statuses, and how an error looks on the wire."""
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from app import errors
+from app.errors import LightMBERTError
+from app.service import Service
+
+logger = logging.getLogger(__name__)
+
+STATUS_BY_ERROR: dict[type[LightMBERTError], int] = {
+    errors.LightMBERTError: 500,
+    errors.InputError: 422,
+    errors.TextTooLongError: 422,
+    errors.TooManyTextsError: 422,
+    errors.TooManyTokensError: 422,
+    errors.BodyTooLargeError: 413,
+    errors.MalformedBodyError: 400,
+    errors.UnknownTaskError: 422,
+    errors.UnknownModelError: 422,
+    errors.OverloadedError: 429,
+    errors.NotReadyError: 503,
+    errors.InferenceError: 500,
+    errors.ModelError: 503,
+    errors.ManifestError: 503,
+    errors.VariantError: 503,
+    errors.SelfTestError: 503,
+}
+
+CLIENT_GONE = 499
+NOT_READY_RETRY_S = 1.0
+
+
+class ErrorDetail(BaseModel):
+    code: str
+    """Stable, for programs."""
+    message: str
+    """What was wrong, with the value, the limit and the place, for people."""
+    param: str | None = None
+    """The field at fault, such as `texts[3]`, where there is one."""
+
+
+class ErrorBody(BaseModel):
+    """Every answer that is not a 200."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    error: ErrorDetail
+
+
+def error_response(
+    status: int, code: str, message: str, param: str | None = None, **headers: str
+) -> Response:
+    detail = {"code": code, "message": message} | ({"param": param} if param else {})
+    return Response(
+        orjson.dumps({"error": detail}),
+        status,
+        {name.replace("_", "-"): value for name, value in headers.items()},
+        "application/json",
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error, the framework's own included, in our shape."""
+    app.add_exception_handler(LightMBERTError, _on_our_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_hang_up)
+    app.add_exception_handler(Exception, _on_bug)
+
+
+def input_error(error: ValidationError) -> LightMBERTError:
+    """What pydantic found wrong with a body, as one of ours: 400 if it is no JSON at all."""
+    first, *others = error.errors(include_url=False, include_context=False, include_input=False)
+    if first["type"] == "json_invalid":
+        return errors.MalformedBodyError(first["msg"])
+    param = _path(first["loc"])
+    message = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+    more = f" (and {len(others)} more)" if others else ""
+    return errors.InputError(f"{param or 'the body'}: {message}{more}", param=param)
+
+
+def _path(location: Sequence[int | str]) -> str | None:
+    """`("texts", 3)` as `texts[3]`; the tags by which pydantic tells kinds of text apart go."""
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part not in ("text", "pair"):
+            path += f".{part}" if path else part
+    return path or None
+
+
+def _on_our_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LightMBERTError), "registered for our errors only"
+    _count(request, error.code)
+    status = STATUS_BY_ERROR[type(error)]
+    headers: dict[str, str] = {}
+    if isinstance(error, errors.OverloadedError | errors.NotReadyError):
+        seconds = getattr(error, "retry_after_s", NOT_READY_RETRY_S)
+        headers["retry_after"] = str(max(1, math.ceil(seconds)))
+        headers["retry_after_ms"] = str(max(1, math.ceil(seconds * 1_000)))
+    return error_response(status, error.code, str(error), error.param, **headers)
+
+
+def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException), "registered for the framework's errors only"
+    path = request.url.path
+    code, message = {
+        404: ("not_found", f"there is no route {path}"),
+        405: ("method_not_allowed", f"{path} does not answer {request.method}"),
+    }.get(error.status_code, ("invalid_input", str(error.detail)))
+    headers: dict[str, Any] = dict(error.headers or {})
+    return error_response(error.status_code, code, message, **headers)
+
+
+def _on_hang_up(request: Request, error: Exception) -> Response:
+    """Sent to nobody; the status is for our own counting."""
+    return Response(status_code=CLIENT_GONE)
+
+
+def _on_bug(request: Request, error: Exception) -> Response:
+    """An error nobody raised on purpose; the server logs where it came from."""
+    _count(request, LightMBERTError.code)
+    return error_response(500, LightMBERTError.code, "an error inside the service; see its log")
+
+
+def _count(request: Request, code: str) -> None:
+    service: Service = request.app.state.service
+    service.metrics.errors.labels(code).inc()

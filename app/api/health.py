@@ -1,0 +1,134 @@
+"""Probes and facts: is it alive, is it ready, how does it do, what does it serve."""
+
+from contextlib import suppress
+from importlib import metadata
+from typing import Any
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, ConfigDict
+
+from app.api.errors import error_response
+from app.api.openapi import documented_error
+from app.api.requests import EngineDep, ServiceDep
+from app.engine import Engine
+from app.errors import NotReadyError
+from app.runtime.cpus import cpu_name
+from app.runtime.providers import onnxruntime_version
+
+router = APIRouter(tags=["health"])
+
+_PACKAGES = ("lightmbert", "fastapi", "numpy", "tokenizers")
+
+
+class State(BaseModel):
+    state: str
+
+
+class _Shown(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+
+class TaskInfo(_Shown):
+    labels: list[str]
+    problem_type: str
+    pair: bool
+    threshold: float | None
+
+
+class ModelInfo(_Shown):
+    name: str
+    revision: str
+    license: str
+    languages: list[str]
+    embedding_dimension: int
+    tasks: dict[str, TaskInfo]
+
+
+class RuntimeInfo(BaseModel):
+    precision: str
+    target: str
+    file: str
+    provider: str
+    cpu: str
+    runners: int
+    intra_op_threads: int
+
+
+class Limits(_Shown):
+    """Every limit that can refuse or cut a request."""
+
+    max_tokens: int
+    """Per text, special tokens included."""
+    max_texts_per_request: int
+    max_body_bytes: int
+    max_batch_tokens: int
+    max_queue_tokens: int
+    run_timeout_s: float
+    drain_timeout_s: float
+
+
+class Info(BaseModel):
+    model: ModelInfo
+    runtime: RuntimeInfo
+    limits: Limits
+    versions: dict[str, str]
+
+
+_NOT_READY: dict[int | str, dict[str, Any]] = {503: documented_error(503)}
+
+
+@router.get("/livez", response_model=State, responses=_NOT_READY)
+async def livez(service: ServiceDep) -> Response | State:
+    """200 while the process can be trusted to help itself; 503 asks for a restart."""
+    return State(state="alive") if service.alive else _unwell(service.state)
+
+
+@router.get("/readyz", response_model=State, responses=_NOT_READY)
+async def readyz(service: ServiceDep) -> Response | State:
+    """200 while work is accepted: the model is loaded, has passed its self-test, and runs."""
+    return State(state="ready") if service.ready else _unwell(service.state)
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(service: ServiceDep) -> Response:
+    """All metrics in the Prometheus text format."""
+    return Response(service.metrics.render(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+@router.get("/info", responses=_NOT_READY)
+async def info(engine: EngineDep) -> Info:
+    """What is served, how, and within which limits."""
+    limits = {"max_tokens": engine.manifest.max_tokens, **engine.settings.model_dump()}
+    return Info(
+        model=ModelInfo.model_validate(engine.manifest),
+        runtime=_runtime(engine),
+        limits=Limits.model_validate(limits),
+        versions=_versions(),
+    )
+
+
+def _runtime(engine: Engine) -> RuntimeInfo:
+    variant, settings = engine.session.variant, engine.settings
+    return RuntimeInfo(
+        precision=variant.precision,
+        target=variant.target,
+        file=variant.file,
+        provider=engine.session.providers[0],
+        cpu=cpu_name(),
+        runners=settings.runners,
+        intra_op_threads=settings.intra_op_threads,
+    )
+
+
+def _versions() -> dict[str, str]:
+    """Of those packages that are installed; onnxruntime also comes as onnxruntime-gpu."""
+    versions = {"onnxruntime": onnxruntime_version()}
+    for package in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions
+
+
+def _unwell(state: str) -> Response:
+    return error_response(503, NotReadyError.code, state)

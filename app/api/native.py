@@ -1,0 +1,177 @@
+"""The native contract: POST /embed and POST /classify. Schemas beside routes."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveInt,
+    Tag,
+    WithJsonSchema,
+)
+
+from app.api.answers import Encoding, answer, classify_json, embed_json
+from app.api.openapi import documented
+from app.api.requests import EngineDep, ServiceDep, body_of, unless_gone
+from app.postprocess import DType, Output
+
+router = APIRouter(tags=["native"])
+
+
+def _as_list(texts: object) -> object:
+    return [texts] if isinstance(texts, str) else texts
+
+
+def _one_or_many(*kinds: dict[str, Any]) -> WithJsonSchema:
+    many = {"type": "array", "items": {"anyOf": list(kinds)}, "minItems": 1}
+    return WithJsonSchema({"anyOf": [_TEXT, many], "description": "One text, or several."})
+
+
+_TEXT = {"type": "string", "minLength": 1}
+_PAIR = {"type": "array", "items": _TEXT, "minItems": 2, "maxItems": 2}
+
+Texts = Annotated[list[str], BeforeValidator(_as_list), _one_or_many(_TEXT)]
+TextOrPair = Annotated[
+    Annotated[str, Tag("text")] | Annotated[tuple[str, str], Field(strict=False), Tag("pair")],
+    Discriminator(lambda text: "pair" if isinstance(text, list) else "text"),
+]
+TextsOrPairs = Annotated[list[TextOrPair], BeforeValidator(_as_list), _one_or_many(_TEXT, _PAIR)]
+
+
+class _NativeRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    model: str | None = None
+    """If given, it must be the name of the model served here (GET /info)."""
+    truncate: bool = False
+    """Read only the beginning of a text above the token limit, and report it, instead of
+    refusing the request."""
+
+
+class EmbedRequest(_NativeRequest):
+    texts: Texts
+    dimensions: PositiveInt | None = None
+    """Keep only the first dimensions; vectors are scaled to length 1 after the cut."""
+    normalize: bool = True
+    """Scale vectors to length 1."""
+    dtype: DType = "float32"
+    """int8: each vector scaled so that its largest component is 127, compare by cosine.
+    binary: one bit per dimension, 1 where positive, the first dimension in the highest bit."""
+    encoding: Encoding = "json"
+    """base64: the little-endian bytes of each vector."""
+
+
+class ClassifyRequest(_NativeRequest):
+    texts: TextsOrPairs
+    """A list of two strings is two texts; a pair is a list of two strings inside the list."""
+    task: str | None = None
+    """The head to ask; may be left out where the model has one."""
+    top_k: PositiveInt | None = None
+    """How many labels to give at most, the best first."""
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Give only labels whose probability reaches this; the task may have one of its own."""
+    output: Output = "probabilities"
+    """logits: scores as they leave the model, before temperature and softmax or sigmoid."""
+
+
+_USAGE = {"texts": 1, "tokens": 9, "truncated": []}
+EMBED_ANSWER: dict[str, Any] = {
+    "model": "lightmbert-mini",
+    "dimensions": 4,
+    "embeddings": [[0.12, -0.55, 0.31, 0.77]],
+    "usage": _USAGE,
+}
+_SPORTS = {"label": "sports", "score": 0.93}
+CLASSIFY_ANSWER: dict[str, Any] = {
+    "model": "lightmbert-mini",
+    "task": "topic",
+    "results": [_SPORTS | {"scores": [_SPORTS]}],
+    "usage": _USAGE,
+}
+
+
+class UsageBody(BaseModel):
+    texts: int
+    tokens: int
+    truncated: list[int]
+
+
+class EmbedResponse(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"example": EMBED_ANSWER})
+
+    model: str
+    dimensions: int
+    embeddings: list[list[float]] | list[str]
+    usage: UsageBody
+
+
+class LabelScore(BaseModel):
+    label: str
+    score: float
+
+
+class Classification(BaseModel):
+    label: str | None
+    """The best label; null where none reaches the threshold."""
+    score: float
+    """The best score, whether it reaches the threshold or not."""
+    scores: list[LabelScore]
+
+
+class ClassifyResponse(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"example": CLASSIFY_ANSWER})
+
+    model: str
+    task: str
+    results: list[Classification]
+    usage: UsageBody
+
+
+EMBED_EXAMPLES: dict[str, dict[str, Any]] = {
+    "two languages": {"texts": ["The bus is late.", "Basi limechelewa."]},
+    "smaller": {"texts": "नमस्ते दुनिया", "dimensions": 64, "dtype": "int8", "encoding": "base64"},
+}
+CLASSIFY_EXAMPLES: dict[str, dict[str, Any]] = {
+    "one text": {"texts": "Timu yetu ilishinda mechi jana.", "task": "topic", "top_k": 3},
+    "several": {"texts": ["Das Konzert war ausverkauft.", "新药获批上市。"], "task": "topic"},
+}
+
+
+@router.post("/embed", **documented(EmbedRequest, EmbedResponse, examples=EMBED_EXAMPLES))
+async def embed(
+    request: Request,
+    service: ServiceDep,
+    engine: EngineDep,
+    body: Annotated[EmbedRequest, Depends(body_of(EmbedRequest))],
+) -> Response:
+    """Embed texts: vectors whose cosine says how close two texts are, across languages."""
+    engine.check_model(body.model)
+    options = body.model_dump(include={"dimensions", "normalize", "truncate"})
+    embedded = await unless_gone(request, engine.embed(body.texts, **options))
+    return answer(
+        service.metrics,
+        lambda: embed_json(
+            engine.manifest.name, embedded, dtype=body.dtype, encoding=body.encoding
+        ),
+    )
+
+
+@router.post(
+    "/classify", **documented(ClassifyRequest, ClassifyResponse, examples=CLASSIFY_EXAMPLES)
+)
+async def classify(
+    request: Request,
+    service: ServiceDep,
+    engine: EngineDep,
+    body: Annotated[ClassifyRequest, Depends(body_of(ClassifyRequest))],
+) -> Response:
+    """Classify texts, or pairs of texts, by one of the model's heads."""
+    engine.check_model(body.model)
+    options = body.model_dump(include={"task", "top_k", "threshold", "output", "truncate"})
+    classified = await unless_gone(request, engine.classify(body.texts, **options))
+    request.state.task = classified.task
+    return answer(service.metrics, lambda: classify_json(engine.manifest.name, classified))

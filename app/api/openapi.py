@@ -1,0 +1,61 @@
+"""What OpenAPI says of routes that read and write bytes themselves."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.api.errors import ErrorBody
+
+_ERRORS = {
+    400: ("malformed_body", "Invalid JSON: expected value at line 1 column 1", None),
+    413: ("body_too_large", "the body is larger than 8388608 bytes", None),
+    422: (
+        "text_too_long",
+        "texts[3] has 912 tokens; this model accepts 512. "
+        "Shorten it, or send truncate=true to use its beginning",
+        "texts[3]",
+    ),
+    429: ("overloaded", "the queue holds 262100 of 262144 tokens; no room for 80 more", None),
+    500: ("inference_failed", "the model failed on a batch of 8x512 tokens", None),
+    503: ("not_ready", "the model is loading", None),
+}
+_MEANINGS = {
+    400: "The body is not JSON.",
+    413: "The body is larger than the limit in GET /info.",
+    422: "A field is wrong; `param` names it.",
+    429: "The queue is full. Come back after `Retry-After` seconds.",
+    500: "The model failed; the request itself is valid.",
+    503: "The model is loading, or the service is shutting down.",
+}
+_RETRY_HEADERS = {
+    "Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."},
+    "retry-after-ms": {"schema": {"type": "integer", "minimum": 1}, "description": "Milliseconds."},
+}
+
+
+def documented(
+    request: type[BaseModel], response: type[BaseModel], *, examples: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Arguments for the route's decorator: both schemas, examples, and every status."""
+    shown = {name: {"value": value} for name, value in examples.items()}
+    body = {"schema": request.model_json_schema(), "examples": shown}
+    ok = {"model": response, "description": "Results in the order of the texts."}
+    return {
+        "response_model": None,
+        "responses": {200: ok} | {status: documented_error(status) for status in _ERRORS},
+        "openapi_extra": {"requestBody": {"required": True, "content": {"application/json": body}}},
+    }
+
+
+def documented_error(status: int) -> dict[str, Any]:
+    """One error status with its meaning, an example, and when to come back."""
+    code, message, param = _ERRORS[status]
+    error = {"code": code, "message": message} | ({"param": param} if param else {})
+    described: dict[str, Any] = {
+        "model": ErrorBody,
+        "description": _MEANINGS[status],
+        "content": {"application/json": {"example": {"error": error}}},
+    }
+    if status in (429, 503):
+        described["headers"] = _RETRY_HEADERS
+    return described

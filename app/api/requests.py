@@ -1,0 +1,79 @@
+"""What every contract needs of a request: a bounded body, an engine, a caller who is there."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
+
+from app.api.errors import input_error
+from app.engine import Engine
+from app.errors import BodyTooLargeError
+from app.service import Service
+
+BodyT = TypeVar("BodyT", bound=BaseModel)
+ResultT = TypeVar("ResultT")
+
+
+def current_service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def current_engine(service: Annotated[Service, Depends(current_service)]) -> Engine:
+    """The engine, or a 503 before the body is read."""
+    return service.engine
+
+
+ServiceDep = Annotated[Service, Depends(current_service)]
+EngineDep = Annotated[Engine, Depends(current_engine)]
+
+
+def body_of(model: type[BodyT]) -> Callable[[Request, Service], Awaitable[BodyT]]:
+    """A dependency that reads, bounds and validates the body, straight from its bytes."""
+
+    async def body(request: Request, service: ServiceDep) -> BodyT:
+        raw = await _read(request, limit_bytes=service.settings.max_body_bytes)
+        try:
+            return model.model_validate_json(raw)
+        except ValidationError as error:
+            raise input_error(error) from None  # the cause quotes the caller's text
+
+    return body
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """The result of `work`, which is cancelled as soon as the caller hangs up.
+
+    Raises:
+        ClientDisconnect: the caller did; nobody is left to be told.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_hang_up(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _read(request: Request, *, limit_bytes: int) -> bytes:
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit_bytes:
+        raise BodyTooLargeError(limit_bytes=limit_bytes)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise BodyTooLargeError(limit_bytes=limit_bytes)
+    return bytes(body)
+
+
+async def _hang_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,269 @@
+"""The order of work for one request: check, admit, tokenize, queue, collect, post-process.
+
+One forward pass gives the embedding and every head's logits, so texts to embed and texts to
+classify, single and in pairs, share batches.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Self
+
+import numpy as np
+
+from app.errors import (
+    InputError,
+    UnknownModelError,
+)
+from app.heads import head_named
+from app.metrics import Metrics
+from app.postprocess import Output, Ranking, embeddings, rank
+from app.runners import Runners
+from app.runtime.artifact import ClassificationTask, Manifest, load_manifest, verify_file
+from app.runtime.outputs import Floats
+from app.runtime.providers import onnxruntime_version
+from app.runtime.session import LOGITS, POOLED, StudentSession
+from app.runtime.tokenizer import Encoded, Text, Tokenizer
+from app.scheduler import Scheduler
+from app.settings import Settings
+from app.texts import characters_in, check_texts
+
+logger = logging.getLogger(__name__)
+
+Row = dict[str, Floats]
+"""Every output of the graph for one text: `pooled` (H,) and `logits_<task>` (C,)."""
+
+_QUICK_CHARACTERS = 2_000
+"""Tokenized where they are: handing so little to a thread takes longer than the work."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a request cost, and which of its texts were cut."""
+
+    texts: int
+    tokens: int
+    """As run: special tokens included, after truncation."""
+    truncated: tuple[int, ...]
+    """Indices of texts of which only the beginning was read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    vectors: Floats
+    """(B, D)"""
+    usage: Usage
+
+
+@dataclass(frozen=True, eq=False)
+class Classified:
+    task: str
+    ranking: Ranking
+    usage: Usage
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.ranking.labels
+
+    @property
+    def scores(self) -> Floats:
+        """(B, C), in the order of `labels`."""
+        return self.ranking.scores
+
+
+class Engine:
+    """One student, ready to answer many callers at once. `load`, then `start`, then `stop`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        tokenizer: Tokenizer,
+        session: StudentSession,
+    ) -> None:
+        self.settings = settings
+        self.session = session
+        self._metrics = metrics
+        self._tokenizer = tokenizer
+        self._tokens_per_s = 10_000.0
+        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="lightmbert-tokenizer")
+
+    @classmethod
+    def load(cls, settings: Settings, metrics: Metrics) -> Self:
+        """Open the model folder, test it against its golden outputs and warm it up.
+
+        Raises:
+            ModelError: the folder is unusable on this machine.
+        """
+        manifest = load_manifest(settings.model_dir)
+        tokenizer = Tokenizer.load(
+            verify_file(settings.model_dir, manifest.tokenizer), max_tokens=manifest.max_tokens
+        )
+        session = StudentSession.load(
+            settings.model_dir,
+            manifest,
+            device=settings.device,
+            precision=settings.precision,
+            intra_op_threads=settings.intra_op_threads,
+        )
+        session.self_test(tokenizer)
+        engine = cls(settings, metrics, tokenizer=tokenizer, session=session)
+        engine._warm_up()
+        engine._describe()
+        return engine
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.session.manifest
+
+    @property
+    def tasks(self) -> dict[str, ClassificationTask]:
+        return self.manifest.tasks
+
+    @property
+    def broken(self) -> bool:
+        """Whether runs hang beyond repair."""
+        return self._runners.broken
+
+    async def start(self) -> None:
+        """Begin to accept texts, on the running event loop."""
+        self._scheduler = Scheduler[Encoded, Row](
+            self._metrics,
+            max_batch_tokens=self.settings.max_batch_tokens,
+            max_queue_tokens=self.settings.max_queue_tokens,
+            tokens_per_s=self._tokens_per_s,
+        )
+        self._runners = Runners(
+            self._scheduler,
+            self._run,
+            self._metrics,
+            count=self.settings.runners,
+            run_timeout_s=self.settings.run_timeout_s,
+        )
+        self._runners.start()
+
+    async def stop(self, *, timeout_s: float | None = None) -> None:
+        """Finish what was accepted, then answer the rest with an error.
+
+        Args:
+            timeout_s: seconds to finish in; `drain_timeout_s` of the settings if not given.
+        """
+        timeout_s = self.settings.drain_timeout_s if timeout_s is None else timeout_s
+        stopping = "the service is shutting down"
+        self._scheduler.close(stopping)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._scheduler.idle()
+        except TimeoutError:
+            logger.error("not drained", extra={"timeout_s": timeout_s})
+        self._scheduler.abort(stopping)
+        await self._runners.stop()
+        self._tokenizing.shutdown(wait=False, cancel_futures=True)
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        dimensions: int | None = None,
+        normalize: bool = True,
+        truncate: bool = False,
+    ) -> Embedded:
+        """Embeddings of `texts`, in order.
+
+        Raises:
+            InputError, OverloadedError, NotReadyError, InferenceError.
+        """
+        most = self.manifest.embedding_dimension
+        if dimensions is not None and not 1 <= dimensions <= most:
+            raise InputError(
+                f"dimensions is {dimensions}; this model gives 1 to {most}", param="dimensions"
+            )
+        self._check(texts, pair=False, reader="embed")
+        rows, usage = await self._forward(texts, truncate=truncate)
+        pooled = np.stack([row[POOLED] for row in rows])  # (B, H)
+        vectors = embeddings(pooled, dimensions=dimensions or most, normalize=normalize)
+        return Embedded(vectors, usage)
+
+    async def classify(
+        self,
+        texts: Sequence[Text],
+        *,
+        task: str | None = None,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        output: Output = "probabilities",
+        truncate: bool = False,
+    ) -> Classified:
+        """Labels of `texts` by the head named `task`, which a model with one head needs not name.
+
+        Raises:
+            InputError, OverloadedError, NotReadyError, InferenceError.
+        """
+        name = head_named(task, self.tasks)
+        head = self.tasks[name]
+        self._check(texts, pair=head.pair, reader=f"task {name!r}")
+        rows, usage = await self._forward(texts, truncate=truncate)
+        logits = np.stack([row[LOGITS + name] for row in rows])  # (B, C)
+        ranking = rank(logits, head, output=output, top_k=top_k, threshold=threshold)
+        return Classified(name, ranking, usage)
+
+    def check_model(self, model: str | None) -> None:
+        """Refuse a request that names another model than the one served here."""
+        if model is not None and model != self.manifest.name:
+            raise UnknownModelError(model=model, known=[self.manifest.name])
+
+    def _check(self, texts: Sequence[Text], *, pair: bool, reader: str) -> None:
+        limit = self.settings.max_texts_per_request
+        check_texts(texts, limit=limit, pair=pair, reader=reader)
+
+    async def _forward(self, texts: Sequence[Text], *, truncate: bool) -> tuple[list[Row], Usage]:
+        self._scheduler.admit(tokens=len(texts))  # each has one at least: refuse before the work
+        encoded = await self._tokenize(texts, truncate=truncate)
+        truncated = tuple(index for index, each in enumerate(encoded) if each.truncated)
+        usage = Usage(len(texts), sum(each.tokens for each in encoded), truncated)
+        rows = await self._scheduler.submit(encoded)
+        self._metrics.truncated_texts.inc(len(truncated))
+        return rows, usage
+
+    async def _tokenize(self, texts: Sequence[Text], *, truncate: bool) -> list[Encoded]:
+        started_at = perf_counter()
+
+        def work() -> list[Encoded]:
+            return self._tokenizer.encode(texts, truncate=truncate)
+
+        if characters_in(texts) <= _QUICK_CHARACTERS:
+            encoded = work()
+        else:
+            encoded = await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
+        self._metrics.stage_duration_seconds.labels("tokenize").observe(perf_counter() - started_at)
+        return encoded
+
+    def _run(self, batch: Sequence[Encoded]) -> list[Row]:
+        outputs = self.session.run(batch)
+        return [{name: array[row] for name, array in outputs.items()} for row in range(len(batch))]
+
+    def _warm_up(self) -> None:
+        """Run the longest text there can be, which also shows how fast this machine is."""
+        text = self.manifest.golden[0].text
+        longest = self._tokenizer.encode(
+            [" ".join([text] * self.manifest.max_tokens)], truncate=True
+        )
+        started_at = perf_counter()
+        self.session.run(longest)
+        seconds = max(perf_counter() - started_at, 1e-6)
+        self._tokens_per_s = longest[0].tokens / seconds * self.settings.runners
+
+    def _describe(self) -> None:
+        self._metrics.describe_model(
+            tasks=self.tasks,
+            model=self.manifest.name,
+            revision=self.manifest.revision,
+            precision=self.session.variant.precision,
+            target=self.session.variant.target,
+            provider=self.session.providers[0],
+            onnxruntime=onnxruntime_version(),
+        )

@@ -1,0 +1,150 @@
+"""Every metric of the service, once: name, unit, buckets and closed label sets.
+
+Series exist from the start, so that a dashboard shows zero rather than nothing; those named
+after a task appear when the model has said which heads it has. Recorded at three stations:
+`app.api` (requests, serialisation), `app.engine` with `app.scheduler` (tokens, queue) and
+`app.runners` (batches).
+"""
+
+from collections.abc import Iterable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+ROUTES = ("/embed", "/classify")
+EMBED_TASK = "embed"
+STATUSES = ("200", "400", "405", "413", "422", "429", "499", "500", "503")
+"""What the two routes answer; 499 stands for a caller who hung up before the answer."""
+STAGES = ("tokenize", "queue", "run", "serialize")
+
+# Fine where a small model lives (0.5 to 50 ms), coarse up to the client's patience.
+SECONDS = (
+    *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03),
+    *(0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+TEXTS = tuple(float(2**power) for power in range(11))
+TOKENS = tuple(float(2**power) for power in range(3, 17))
+
+
+class Metrics:
+    """The metrics of one application, on a registry of its own."""
+
+    def __init__(self, *, error_codes: Iterable[str] = ()) -> None:
+        """`error_codes` are the codes of the error tree, from `app.errors.error_types`."""
+        # One more series per series, and nobody charts them.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client has no types here
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._create_request_metrics()
+        self._create_work_metrics()
+        self._create_model_metrics()
+        self._create_series(error_codes)
+
+    def _create_request_metrics(self) -> None:
+        self.request_duration_seconds = Histogram(
+            "lightmbert_request_duration_seconds",
+            "Seconds from the request's head to the last byte handed over; answered with 200 only.",
+            ("route", "task"),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.requests = Counter(
+            "lightmbert_requests_total",
+            "Requests by status; 499 means the caller hung up first.",
+            ("route", "status"),
+            registry=self.registry,
+        )
+        self.in_flight_requests = Gauge(
+            "lightmbert_in_flight_requests",
+            "Requests being worked on.",
+            registry=self.registry,
+        )
+        self.errors = Counter(
+            "lightmbert_errors_total",
+            "Errors told to callers, by code.",
+            ("code",),
+            registry=self.registry,
+        )
+
+    def _create_work_metrics(self) -> None:
+        self.stage_duration_seconds = Histogram(
+            "lightmbert_stage_duration_seconds",
+            "Seconds per stage: tokenize, queue and serialize once per request, run once per batch.",
+            ("stage",),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.batch_texts = Histogram(
+            "lightmbert_batch_texts",
+            "Texts in one forward pass.",
+            buckets=TEXTS,
+            registry=self.registry,
+        )
+        self.batch_tokens = Histogram(
+            "lightmbert_batch_tokens",
+            "Padded tokens in one forward pass: longest text times texts.",
+            buckets=TOKENS,
+            registry=self.registry,
+        )
+        self.tokens = Counter(
+            "lightmbert_tokens_total",
+            "Tokens run: real ones, and padded ones, which are the real ones and their padding.",
+            ("kind",),
+            registry=self.registry,
+        )
+        self.queue_tokens = Gauge(
+            "lightmbert_queue_tokens", "Tokens waiting for a runner.", registry=self.registry
+        )
+        self.queue_texts = Gauge(
+            "lightmbert_queue_texts", "Texts waiting for a runner.", registry=self.registry
+        )
+        self.truncated_texts = Counter(
+            "lightmbert_truncated_texts_total",
+            "Texts cut to the token limit because the caller allowed it.",
+            registry=self.registry,
+        )
+        self.dropped_texts = Counter(
+            "lightmbert_dropped_texts_total",
+            "Texts whose caller hung up before they were run.",
+            registry=self.registry,
+        )
+
+    def _create_model_metrics(self) -> None:
+        self.ready = Gauge(
+            "lightmbert_ready", "1 while the service accepts work.", registry=self.registry
+        )
+        self.model_info = Gauge(
+            "lightmbert_model_info",
+            "1 for the model being served.",
+            ("model", "revision", "precision", "target", "provider", "onnxruntime"),
+            registry=self.registry,
+        )
+
+    def _create_series(self, error_codes: Iterable[str]) -> None:
+        self.request_duration_seconds.labels("/embed", EMBED_TASK)
+        for route in ROUTES:
+            for status in STATUSES:
+                self.requests.labels(route, status)
+        for code in error_codes:
+            self.errors.labels(code)
+        for stage in STAGES:
+            self.stage_duration_seconds.labels(stage)
+        for kind in ("real", "padded"):
+            self.tokens.labels(kind)
+
+    def describe_model(self, *, tasks: Iterable[str], **info: str) -> None:
+        """Create the series named after the model and its heads; `info` as in `model_info`."""
+        self.model_info.labels(**info).set(1)
+        for task in tasks:
+            self.request_duration_seconds.labels("/classify", task)
+
+    def render(self) -> bytes:
+        """All series in the Prometheus text format."""
+        return generate_latest(self.registry)

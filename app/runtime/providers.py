@@ -1,0 +1,109 @@
+"""Which variant suits this machine, and how ONNX Runtime is opened for it.
+
+There is no fall-back: a device that was asked for and is not there is an error, because a
+service that quietly runs on the wrong processor looks healthy and is ten times too slow.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from app.errors import ManifestError, VariantError
+from app.runtime.artifact import Precision, Target, Variant
+from app.runtime.cpus import VNNI
+
+Device = Literal["cpu", "cuda"]
+PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
+
+BEST_FIRST: dict[Device, tuple[Precision, ...]] = {
+    "cpu": ("int8", "fp32", "fp16"),
+    "cuda": ("fp16", "fp32", "int8"),
+}
+PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def targets_for(device: Device, features: frozenset[str]) -> tuple[Target, ...]:
+    """Targets this machine can serve, the best first.
+
+    int8 weights of full range saturate on processors without VNNI, so `cpu-vnni` is offered
+    only where the kernel reports it.
+    """
+    if device == "cuda":
+        return ("cuda",)
+    return ("cpu-vnni", "cpu-avx2", "cpu") if features & VNNI else ("cpu-avx2", "cpu")
+
+
+def choose_variant(
+    variants: Sequence[Variant],
+    *,
+    device: Device,
+    precision: PrecisionChoice,
+    features: frozenset[str],
+) -> Variant:
+    """The best variant for this machine: precision first, then the closest target.
+
+    Raises:
+        VariantError: the folder holds none that fits.
+    """
+    targets = targets_for(device, features)
+    precisions = BEST_FIRST[device] if precision == "auto" else (precision,)
+    fitting = [v for v in variants if v.target in targets and v.precision in precisions]
+    if not fitting:
+        held = ", ".join(f"{v.precision} for {v.target}" for v in variants)
+        raise VariantError(
+            f"no variant has precision {' or '.join(precisions)} and target "
+            f"{' or '.join(targets)}; the model folder holds: {held}"
+        )
+    return min(fitting, key=lambda v: (precisions.index(v.precision), targets.index(v.target)))
+
+
+def open_session(graph: Path, *, device: Device, intra_op_threads: int) -> Any:  # noqa: ANN401 - onnxruntime is untyped
+    """An `onnxruntime.InferenceSession` that runs `graph` on `device` and nowhere else.
+
+    Raises:
+        VariantError: the device is not there, or cannot run the whole graph.
+        ManifestError: the file is no graph that can be served.
+    """
+    import onnxruntime  # 0.1 s, and only those who open a session need it
+
+    provider = PROVIDERS[device]
+    available = onnxruntime.get_available_providers()
+    if provider not in available:
+        raise VariantError(f"device {device} needs {provider}; this machine has {available}")
+    try:
+        # Read here, not by path: the bytes that run are one file, the one that was hashed.
+        session = onnxruntime.InferenceSession(
+            graph.read_bytes(),
+            _options(onnxruntime.SessionOptions(), graph, device, intra_op_threads),
+            providers=[provider],
+        )
+    except Exception as error:  # onnxruntime exports no common base class
+        kind = VariantError if device == "cuda" else ManifestError
+        raise kind(f"{graph} cannot be opened on {device}: {error}") from error
+    if provider not in session.get_providers():
+        raise VariantError(f"{provider} refused {graph}; active: {session.get_providers()}")
+    return session
+
+
+def onnxruntime_version() -> str:
+    import onnxruntime  # as above
+
+    return str(onnxruntime.__version__)
+
+
+def _options(options: Any, graph: Path, device: Device, intra_op_threads: int) -> Any:  # noqa: ANN401 - onnxruntime is untyped
+    options.intra_op_num_threads = intra_op_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # failures are raised; nothing else is worth a line
+    options.enable_mem_pattern = False  # every batch has its own shape; patterns would pile up
+    # A waiting thread that spins takes the processor from tokenizer and HTTP.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # Weights outside the hashed file would escape the hash: send every search for them astray.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path",
+        str(graph.parent / ".no-external-data"),
+    )
+    if device == "cuda":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return options

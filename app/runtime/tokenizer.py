@@ -1,0 +1,155 @@
+"""Text to token ids, with the facts of truncation, and ids to padded arrays.
+
+Truncation is decided here and not by the tokenizer's own settings, so that it is refused or
+reported, never silent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+from app.errors import ManifestError, TextTooLongError
+
+Text = str | tuple[str, str]
+"""One text, or a pair such as (premise, hypothesis)."""
+Ids = NDArray[np.int64]
+
+_CHARACTERS_PER_TOKEN = 16
+"""A first look at a text takes in this many characters per token the model accepts."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Encoded:
+    """One text as the model reads it: special tokens included, no padding."""
+
+    ids: Ids
+    """(T,)"""
+    type_ids: Ids
+    """(T,): 1 for the tokens of a pair's second text."""
+    truncated: bool
+    pad_id: int
+    """What fills the row up to its longest neighbour."""
+
+    @property
+    def tokens(self) -> int:
+        return len(self.ids)
+
+
+class Tokenizer:
+    """The student's tokenizer, with the student's token limit."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer, *, max_tokens: int, pad_id: int) -> None:
+        self.max_tokens = max_tokens
+        self._tokenizer = tokenizer
+        self._pad_id = pad_id
+
+    @classmethod
+    def load(cls, path: Path, *, max_tokens: int) -> Self:
+        """Read a `tokenizer.json`.
+
+        Raises:
+            ManifestError: the file is no tokenizer, or has no token to pad with.
+        """
+        try:
+            tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises the bare class
+            raise ManifestError(f"{path} is not a tokenizer: {error}") from error
+        padding = tokenizer.padding
+        pad_id = padding["pad_id"] if padding else tokenizer.token_to_id("[PAD]")
+        if pad_id is None:
+            raise ManifestError(f"{path} sets no padding and has no [PAD] token")
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return cls(tokenizer, max_tokens=max_tokens, pad_id=pad_id)
+
+    def encode(self, texts: Sequence[Text], *, truncate: bool) -> list[Encoded]:
+        """One `Encoded` per text, in order.
+
+        Raises:
+            TextTooLongError: a text exceeds `max_tokens` and `truncate` is off.
+        """
+        characters = self.max_tokens * _CHARACTERS_PER_TOKEN
+        prefixes = [_prefix(text, characters) for text in texts]
+        encodings = self._tokenizer.encode_batch_fast(prefixes)
+        return [
+            self._encoded(index, text, encoding, truncate=truncate)
+            for index, (text, encoding) in enumerate(zip(texts, encodings, strict=True))
+        ]
+
+    def _encoded(self, index: int, text: Text, encoding: Any, *, truncate: bool) -> Encoded:  # noqa: ANN401 - tokenizers is untyped
+        encoding, whole = self._look_further(text, encoding)
+        ids, type_ids = np.array(encoding.ids), np.array(encoding.type_ids)
+        truncated = len(ids) > self.max_tokens
+        if truncated:
+            if not truncate:
+                raise TextTooLongError(
+                    index=index, tokens=len(ids), limit=self.max_tokens, or_more=not whole
+                )
+            kept = longest_first(encoding.sequence_ids, self.max_tokens)
+            ids, type_ids = ids[kept], type_ids[kept]
+        return Encoded(ids, type_ids, truncated, self._pad_id)
+
+    def _look_further(self, text: Text, encoding: Any) -> tuple[Any, bool]:  # noqa: ANN401 - tokenizers is untyped
+        """Lengthen the prefix until it is the whole text or certainly too long.
+
+        Twice the limit is certain: the word that the prefix cut in half is far behind what
+        truncation keeps. So a huge text costs what its beginning costs, and a text that is
+        long only in spaces is still counted exactly.
+        """
+        characters = self.max_tokens * _CHARACTERS_PER_TOKEN
+        while not (whole := _is_within(text, characters)) and len(encoding) < 2 * self.max_tokens:
+            characters *= 2
+            [encoding] = self._tokenizer.encode_batch_fast([_prefix(text, characters)])
+        return encoding, whole
+
+
+def longest_first(sequence_ids: Sequence[int | None], max_tokens: int) -> NDArray[np.bool_]:
+    """Which tokens stay, (T,): ends go, of the longer text first; special tokens stay.
+
+    Args:
+        sequence_ids: per token 0 or 1 for the text it comes from, None for special tokens.
+        max_tokens: how many tokens may stay. At least the special tokens do.
+    """
+    owner = np.array([2 if sequence is None else sequence for sequence in sequence_ids])
+    first, second, special = np.bincount(owner, minlength=3)
+    room = max(0, max_tokens - special)
+    shorter = min(first, second, room // 2)
+    keep_first = min(first, room - shorter) if first >= second else min(first, shorter)
+    keep_second = min(second, room - keep_first)
+    kept: NDArray[np.bool_] = owner == 2
+    kept[np.flatnonzero(owner == 0)[:keep_first]] = True
+    kept[np.flatnonzero(owner == 1)[:keep_second]] = True
+    return kept
+
+
+def pad(encoded: Sequence[Encoded]) -> dict[str, Ids]:
+    """Graph inputs, each (B, T), padded on the right to the longest text."""
+    shape = (len(encoded), max(each.tokens for each in encoded))
+    input_ids = np.full(shape, encoded[0].pad_id, dtype=np.int64)
+    attention_mask = np.zeros(shape, dtype=np.int64)
+    token_type_ids = np.zeros(shape, dtype=np.int64)
+    for row, each in enumerate(encoded):
+        input_ids[row, : each.tokens] = each.ids
+        attention_mask[row, : each.tokens] = 1
+        token_type_ids[row, : each.tokens] = each.type_ids
+    return {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "token_type_ids": token_type_ids,
+    }
+
+
+def _prefix(text: Text, characters: int) -> Text:
+    if isinstance(text, str):
+        return text[:characters]
+    return text[0][:characters], text[1][:characters]
+
+
+def _is_within(text: Text, characters: int) -> bool:
+    longest = len(text) if isinstance(text, str) else max(len(text[0]), len(text[1]))
+    return longest <= characters

@@ -1,0 +1,135 @@
+"""The life of one process: loading, ready, draining; or failed, and then it says why."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from time import perf_counter
+from typing import Literal
+
+from app.engine import Engine
+from app.errors import LightMBERTError, NotReadyError
+from app.metrics import Metrics
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+Phase = Literal["loading", "ready", "draining", "failed"]
+LoadEngine = Callable[[Settings, Metrics], Engine]
+
+
+class Service:
+    """Holds the engine once it is loaded, and counts the requests that are under way."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, load_engine: LoadEngine) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.phase: Phase = "loading"
+        self.settled = asyncio.Event()
+        """Set when loading has ended, well or badly."""
+        self.leaving = asyncio.Event()
+        """Set when the process should end: it was told to, or loading failed."""
+        self._load_engine = load_engine
+        self._engine: Engine | None = None
+        self._failure = ""
+        self._stopped = False
+        self._in_flight = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, for new work.
+
+        Raises:
+            NotReadyError: there is none yet, or none any more.
+        """
+        if self._engine is None or not self.ready:
+            raise NotReadyError(self.state)
+        return self._engine
+
+    @property
+    def ready(self) -> bool:
+        return self.phase == "ready" and self.alive
+
+    @property
+    def alive(self) -> bool:
+        """False when only a restart helps."""
+        broken = self._engine is not None and self._engine.broken
+        return self.phase != "failed" and not broken
+
+    @property
+    def state(self) -> str:
+        """The phase in words, for callers and probes."""
+        if self.phase == "failed":
+            return f"the model could not be loaded: {self._failure}"
+        if not self.alive:
+            return "the model hangs; the service must be restarted"
+        return {"loading": "the model is loading", "ready": "the service is ready"}.get(
+            self.phase, "the service is shutting down"
+        )
+
+    async def load(self) -> None:
+        """Load the engine in a thread, so that probes are answered meanwhile."""
+        started_at = perf_counter()
+        try:
+            engine = await asyncio.to_thread(self._load_engine, self.settings, self.metrics)
+            await engine.start()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the process must not live on unready
+            self._fail(error)
+        else:
+            self._engine = engine
+            if self.phase == "loading":  # not stopped meanwhile
+                self.phase = "ready"
+                self.metrics.ready.set(1)
+            logger.info(
+                "ready",
+                extra={
+                    "seconds": round(perf_counter() - started_at, 3),
+                    "model": engine.manifest.name,
+                    "revision": engine.manifest.revision,
+                    "variant": engine.session.variant.file,
+                    "settings": self.settings.model_dump(mode="json"),
+                },
+            )
+        finally:
+            self.settled.set()
+
+    def enter(self) -> None:
+        """A request has begun."""
+        self._in_flight += 1
+        self._quiet.clear()
+        self.metrics.in_flight_requests.inc()
+
+    def leave(self) -> None:
+        """A request has been answered, or its caller is gone."""
+        self._in_flight -= 1
+        self.metrics.in_flight_requests.dec()
+        if not self._in_flight:
+            self._quiet.set()
+
+    async def stop(self) -> None:
+        """Refuse new work, finish what had begun within `drain_timeout_s`, answer the rest.
+
+        Further calls do nothing.
+        """
+        if self._stopped:
+            return
+        self._stopped = True
+        if self.phase != "failed":
+            self.phase = "draining"
+        self.metrics.ready.set(0)
+        logger.info("draining", extra={"requests": self._in_flight})
+        await self.settled.wait()
+        try:
+            async with asyncio.timeout(self.settings.drain_timeout_s):
+                await self._quiet.wait()
+        except TimeoutError:
+            logger.error("drain timed out", extra={"requests": self._in_flight})
+        if self._engine is not None:
+            await self._engine.stop(timeout_s=0)
+
+    def _fail(self, error: Exception) -> None:
+        self.phase = "failed"
+        self._failure = str(error) if isinstance(error, LightMBERTError) else repr(error)
+        self.leaving.set()
+        logger.critical("the model could not be loaded", extra={"reason": self._failure})

@@ -1,0 +1,94 @@
+"""One field per `LIGHTMBERT_*` variable: typed, frozen, and no name goes unnoticed."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.runtime.cpus import allowed_cpus
+from app.runtime.providers import Device, PrecisionChoice
+
+PREFIX = "LIGHTMBERT_"
+EMBEDDED_STUDENT = Path(__file__).resolve().parent.parent / "models" / "lightmbert-mini"
+
+
+def _default_threads(known: dict[str, Any]) -> int:
+    """Threads of one run. Several small runs beat one wide run until there are many CPUs."""
+    cpus = allowed_cpus()
+    if known.get("device") == "cuda" or cpus < 4:
+        return 1
+    return 2 if cpus < 16 else 4
+
+
+def _default_runners(known: dict[str, Any]) -> int:
+    """Runs at a time: the CPUs shared out among runs; a GPU runs one batch after another."""
+    if known.get("device") == "cuda":
+        return 1
+    threads: int = known.get("intra_op_threads", 1)
+    return max(1, allowed_cpus() // threads)
+
+
+def _default_batch_tokens(known: dict[str, Any]) -> int:
+    """A CPU is saturated by few tokens, and beyond that a batch only makes callers wait."""
+    return 16_384 if known.get("device") == "cuda" else 1_024
+
+
+class Settings(BaseSettings):
+    """How the service runs. Names carry their unit."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    model_dir: Path = EMBEDDED_STUDENT
+    """The model folder to serve."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8_000
+
+    device: Device = "cpu"
+    """Where the student runs. There is no fall-back from one to the other."""
+
+    precision: PrecisionChoice = "auto"
+    """Which variant to serve; auto is the best one for the device and the processor."""
+
+    intra_op_threads: PositiveInt = Field(default_factory=_default_threads)
+    """Threads of one forward pass."""
+
+    runners: PositiveInt = Field(default_factory=_default_runners)
+    """Forward passes at a time."""
+
+    max_batch_tokens: PositiveInt = Field(default_factory=_default_batch_tokens)
+    """Padded tokens per forward pass: longest text times texts. One text always fits."""
+
+    max_queue_tokens: PositiveInt = 262_144
+    """Tokens that may wait for a runner; a request beyond it is refused at once."""
+
+    max_texts_per_request: PositiveInt = 2_048
+
+    max_body_bytes: PositiveInt = 8_388_608
+
+    run_timeout_s: PositiveFloat = 30.0
+    """A forward pass that takes longer is an error for its callers."""
+
+    drain_timeout_s: Annotated[float, Field(ge=0)] = 10.0
+    """Seconds to finish accepted requests after SIGTERM."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def load_settings() -> Settings:
+    """Settings from the environment.
+
+    Raises:
+        ValueError: a `LIGHTMBERT_*` variable is not a setting, or its value is not valid.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(
+        name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known
+    )
+    if unknown:
+        raise ValueError(
+            f"unknown settings: {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+        )
+    return Settings()

@@ -15,7 +15,7 @@ from app.engine import Engine
 from app.errors import error_types
 from app.metrics import Metrics
 from app.service import LoadEngine, Service
-from app.settings import Settings, load_settings
+from app.settings import Settings
 
 DESCRIPTION = "Distilled multilingual students: embeddings and labels in twenty-nine languages."
 
@@ -91,7 +91,3 @@ class _Server(uvicorn.Server):
             self.should_exit = self.force_exit = True
         else:
             self._loop.call_soon_threadsafe(self.service.leaving.set)
-
-
-if __name__ == "__main__":
-    raise SystemExit(serve(load_settings()))

@@ -117,8 +117,8 @@ class Service:
         self._stopped = True
         if self.phase != "failed":
             self.phase = "draining"
+            logger.info("draining", extra={"requests": self._in_flight})
         self.metrics.ready.set(0)
-        logger.info("draining", extra={"requests": self._in_flight})
         await self.settled.wait()
         try:
             async with asyncio.timeout(self.settings.drain_timeout_s):

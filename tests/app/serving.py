@@ -1,0 +1,105 @@
+"""The application in this process, without a socket, and a model that waits to be told."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+from fastapi import FastAPI
+
+from app.engine import Engine
+from app.main import create_app
+from app.metrics import Metrics
+from app.runtime.session import StudentSession
+from app.runtime.tokenizer import Encoded
+from app.service import LoadEngine
+from app.settings import Settings
+
+
+class GatedSession(StudentSession):
+    """The toy student; it says when a batch has begun and waits until the test lets it end."""
+
+    begun: "queue.SimpleQueue[int]"
+    gate: threading.Semaphore
+    failure: Exception | None = None
+
+    def run(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
+        if not hasattr(self, "gate"):  # the self-test
+            return super().run(encoded)
+        self.begun.put(len(encoded))
+        assert self.gate.acquire(timeout=5)
+        if self.failure is not None:
+            raise self.failure
+        return super().run(encoded)
+
+
+class GatedEngine(Engine):
+    """Loads as any engine does, then has its session gated."""
+
+    session: GatedSession
+
+    @classmethod
+    def load(cls, settings: Settings, metrics: Metrics) -> "GatedEngine":
+        engine = super().load(settings, metrics)
+        engine.session.__class__ = GatedSession
+        engine.session.begun, engine.session.gate = queue.SimpleQueue(), threading.Semaphore(0)
+        return engine
+
+    async def has_begun(self) -> int:
+        """Texts in the batch that has just begun."""
+        return await asyncio.to_thread(self.session.begun.get, timeout=5)
+
+
+class Client(httpx.AsyncClient):
+    """A client that knows the application it talks to."""
+
+    def __init__(self, app: FastAPI) -> None:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        super().__init__(transport=transport, base_url="http://service")
+        self.app = app
+        self.service = app.state.service
+
+    async def embed(self, texts: object, **options: object) -> httpx.Response:
+        return await self.post("/embed", json={"texts": texts, **options})
+
+    async def classify(self, texts: object, **options: object) -> httpx.Response:
+        return await self.post("/classify", json={"texts": texts, **options})
+
+    def value(self, name: str, **labels: str) -> float | None:
+        registry = self.service.metrics.registry
+        return registry.get_sample_value(f"lightmbert_{name}", labels)
+
+
+@asynccontextmanager
+async def serving(
+    model_dir: Path,
+    *,
+    load_engine: LoadEngine = Engine.load,
+    loaded: bool = True,
+    **options: object,
+) -> AsyncIterator[Client]:
+    """A client of an application that is ready, unless `loaded` is off."""
+    app = create_app(Settings(model_dir=model_dir, **options), load_engine=load_engine)
+    async with (
+        asyncio.timeout(10),  # a hang is a failure, not a wait
+        app.router.lifespan_context(app),
+        Client(app) as client,
+    ):
+        if loaded:
+            await client.service.settled.wait()
+        yield client
+
+
+@asynccontextmanager
+async def gated(model_dir: Path, **options: object) -> AsyncIterator[tuple[Client, GatedEngine]]:
+    """A client and an engine whose only runner waits for `engine.session.gate.release()`."""
+    async with serving(model_dir, load_engine=GatedEngine.load, runners=1, **options) as client:
+        engine = client.service.engine
+        try:
+            yield client, engine
+        finally:
+            engine.session.gate.release(100)

@@ -1,0 +1,190 @@
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import Client, gated, serving
+from toy_student import sha256, write_graph, write_model_dir
+
+from app.engine import Engine
+from app.errors import ModelError, error_types
+from app.metrics import ROUTES, STAGES, STATUSES, Metrics
+from app.settings import Settings
+
+
+async def test_probes_are_answered_while_the_model_loads(toy_model_dir: Path) -> None:
+    may_load = threading.Event()
+
+    def load_when_allowed(settings: Settings, metrics: Metrics) -> Engine:
+        assert may_load.wait(5)
+        return Engine.load(settings, metrics)
+
+    async with serving(toy_model_dir, load_engine=load_when_allowed, loaded=False) as http:
+        try:
+            assert (await http.get("/livez")).status_code == 200
+            assert (await http.get("/metrics")).status_code == 200
+            for answer in (
+                await http.get("/readyz"),
+                await http.get("/info"),
+                await http.embed("x"),
+            ):
+                assert answer.status_code == 503
+                error = {"code": "not_ready", "message": "the model is loading"}
+                assert answer.json() == {"error": error}
+            assert (await http.embed("x")).headers["retry-after"] == "1"
+            assert http.value("ready") == 0
+        finally:
+            may_load.set()
+        await http.service.settled.wait()
+        assert (await http.get("/readyz")).json() == {"state": "ready"}
+        assert http.value("ready") == 1
+
+
+async def test_a_student_that_fails_its_golden_test_never_gets_ready(tmp_path: Path) -> None:
+    def other_weights(manifest: dict[str, Any]) -> None:
+        graph = tmp_path / "toy" / "model.onnx"
+        write_graph(graph, nudge=0.25)
+        manifest["variants"][0]["sha256"] = sha256(graph)
+
+    async with serving(write_model_dir(tmp_path / "toy", other_weights)) as http:
+        ready = await http.get("/readyz")
+        assert ready.status_code == 503
+        assert "golden[0]: model.onnx gives cosine 0.9" in ready.json()["error"]["message"]
+        assert (await http.get("/livez")).status_code == 503
+        assert (await http.embed("hund")).status_code == 503
+        assert http.service.leaving.is_set()
+
+
+async def test_a_tampered_file_is_refused(tmp_path: Path) -> None:
+    folder = write_model_dir(tmp_path / "toy")
+    with (folder / "model.onnx").open("ab") as graph:
+        graph.write(b"\0")
+    async with serving(folder) as http:
+        assert "the manifest says" in (await http.get("/readyz")).json()["error"]["message"]
+
+
+async def test_a_service_whose_runs_hang_asks_for_a_restart(toy_model_dir: Path) -> None:
+    async with gated(toy_model_dir, run_timeout_s=0.02) as (http, _):
+        for _ in range(2):
+            assert (await http.embed("hund")).status_code == 500
+        message = "the model hangs; the service must be restarted"
+        for probe in ("/livez", "/readyz"):
+            answer = await http.get(probe)
+            assert answer.status_code == 503
+            assert answer.json()["error"]["message"] == message
+
+
+async def test_info_tells_model_runtime_and_every_limit(toy_model_dir: Path) -> None:
+    async with serving(toy_model_dir, max_texts_per_request=7) as http:
+        info = (await http.get("/info")).json()
+    assert info["model"] == {
+        "name": "toy",
+        "revision": "1",
+        "license": "Apache-2.0",
+        "languages": ["sv", "en"],
+        "embedding_dimension": 4,
+        "tasks": {
+            "topic": {
+                "labels": ["animals", "money"],
+                "problem_type": "single",
+                "pair": False,
+                "threshold": None,
+            },
+            "same": {
+                "labels": ["yes", "no"],
+                "problem_type": "multi",
+                "pair": True,
+                "threshold": None,
+            },
+        },
+    }
+    assert info["runtime"]["provider"] == "CPUExecutionProvider"
+    assert info["runtime"]["precision"] == "fp32"
+    assert {"onnxruntime", "tokenizers", "numpy"} <= set(info["versions"])
+    assert info["limits"]["max_tokens"] == 8
+    assert info["limits"]["max_texts_per_request"] == 7
+    bounds = {name for name in Settings.model_fields if name.startswith("max_")}
+    timeouts = {name for name in Settings.model_fields if name.endswith("_timeout_s")}
+    assert bounds | timeouts | {"max_tokens"} == set(info["limits"])
+
+
+async def test_every_series_exists_before_the_first_request(toy_model_dir: Path) -> None:
+    async with serving(toy_model_dir) as http:
+        for route in ROUTES:
+            for status in STATUSES:
+                assert http.value("requests_total", route=route, status=status) == 0
+        for route, task in (("/embed", "embed"), ("/classify", "topic"), ("/classify", "same")):
+            labels = {"route": route, "task": task}
+            assert http.value("request_duration_seconds_count", **labels) == 0
+        for stage in STAGES:
+            assert http.value("stage_duration_seconds_count", stage=stage) == 0
+        for code in {kind.code for kind in error_types()}:
+            assert http.value("errors_total", code=code) == 0
+        for kind in ("real", "padded"):
+            assert http.value("tokens_total", kind=kind) == 0
+        for name in ("queue_tokens", "queue_texts", "in_flight_requests", "batch_texts_count"):
+            assert http.value(name) == 0
+        for name in ("batch_tokens_count", "truncated_texts_total", "dropped_texts_total"):
+            assert http.value(name) == 0
+        text = (await http.get("/metrics")).text
+        assert 'lightmbert_model_info{model="toy"' in text
+        assert "process_resident_memory_bytes" in text
+        assert "_created" not in text
+
+
+async def test_a_request_leaves_its_traces_and_no_new_series(toy_model_dir: Path) -> None:
+    async with serving(toy_model_dir) as http:
+        before = await series(http)
+        await http.embed(["hund", "katt"])
+        await http.classify("tax", task="topic")
+        await http.classify("tax", task="no such task")
+        await http.get("/embed")
+        await http.get("/nowhere")
+        assert await series(http) == before
+        assert http.value("requests_total", route="/embed", status="200") == 1
+        assert http.value("requests_total", route="/embed", status="405") == 1
+        assert http.value("request_duration_seconds_count", route="/embed", task="embed") == 1
+        labels = {"route": "/classify", "task": "topic"}
+        assert http.value("request_duration_seconds_count", **labels) == 1
+        for stage in ("tokenize", "queue", "serialize"):
+            assert http.value("stage_duration_seconds_count", stage=stage) == 2
+        assert http.value("errors_total", code="unknown_task") == 1
+        assert http.value("in_flight_requests") == 0
+
+
+async def series(http: Client) -> set[str]:
+    lines = (await http.get("/metrics")).text.splitlines()
+    return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
+
+
+async def test_two_applications_in_one_process_count_apart(toy_model_dir: Path) -> None:
+    async with serving(toy_model_dir) as one, serving(toy_model_dir) as other:
+        await one.embed("hund")
+        counts = [
+            http.value("requests_total", route="/embed", status="200") for http in (one, other)
+        ]
+    assert counts == [1, 0]
+
+
+async def test_shutdown_while_loading_waits_for_the_load_and_lets_go(toy_model_dir: Path) -> None:
+    may_load = threading.Event()
+
+    def load_when_allowed(settings: Settings, metrics: Metrics) -> Engine:
+        assert may_load.wait(5)
+        return Engine.load(settings, metrics)
+
+    async with serving(toy_model_dir, load_engine=load_when_allowed, loaded=False) as http:
+        stopping = asyncio.create_task(http.service.stop())
+        await asyncio.sleep(0)
+        may_load.set()
+        await stopping
+        assert not http.service.ready
+
+
+@pytest.mark.parametrize("missing", ["manifest.json", "tokenizer.json", "model.onnx"])
+def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
+    folder = write_model_dir(tmp_path / "toy")
+    (folder / missing).unlink()
+    with pytest.raises(ModelError, match=missing):
+        Engine.load(Settings(model_dir=folder), Metrics())

@@ -118,9 +118,8 @@ def longest_first(sequence_ids: Sequence[int | None], max_tokens: int) -> NDArra
     owner = np.array([2 if sequence is None else sequence for sequence in sequence_ids])
     first, second, special = np.bincount(owner, minlength=3)
     room = max(0, max_tokens - special)
-    shorter = min(first, second, room // 2)
-    keep_first = min(first, room - shorter) if first >= second else min(first, shorter)
-    keep_second = min(second, room - keep_first)
+    keep_second = min(second, max(room // 2, room - first))
+    keep_first = min(first, room - keep_second)
     kept: NDArray[np.bool_] = owner == 2
     kept[np.flatnonzero(owner == 0)[:keep_first]] = True
     kept[np.flatnonzero(owner == 1)[:keep_second]] = True

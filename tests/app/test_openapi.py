@@ -1,0 +1,66 @@
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from openapi_spec_validator import validate
+from serving import serving
+
+from app.main import create_app
+from app.settings import Settings
+
+STATUSES = {"200", "400", "413", "422", "429", "500", "503"}
+
+
+@pytest.fixture(scope="module")
+def document(toy_model_dir: Path) -> dict[str, Any]:
+    return create_app(Settings(model_dir=toy_model_dir)).openapi()
+
+
+def test_the_document_is_valid(document: dict[str, Any]) -> None:
+    validate(document)
+
+
+@pytest.mark.parametrize("route", ["/embed", "/classify"])
+def test_every_status_of_a_native_route_is_documented(document: dict[str, Any], route: str) -> None:
+    responses = document["paths"][route]["post"]["responses"]
+    assert set(responses) == STATUSES
+    for status, response in responses.items():
+        content = response["content"]["application/json"]
+        schema = "schema" in content and resolve(document, content["schema"])
+        assert schema, f"{status} has no schema"
+        assert "example" in content or "example" in schema, f"{status} has no example"
+
+
+@pytest.mark.parametrize("route", ["/embed", "/classify"])
+def test_requests_have_examples_that_fit_their_schema(document: dict[str, Any], route: str) -> None:
+    content = document["paths"][route]["post"]["requestBody"]["content"]["application/json"]
+    assert content["examples"]
+    for example in content["examples"].values():
+        jsonschema.validate(example["value"], content["schema"])
+
+
+@pytest.mark.parametrize("route", ["/embed", "/classify"])
+async def test_answers_fit_the_schema_they_are_documented_by(
+    document: dict[str, Any], route: str, toy_model_dir: Path
+) -> None:
+    operation = document["paths"][route]["post"]
+    async with serving(toy_model_dir) as http:
+        task = {"task": "topic"} if route == "/classify" else {}
+        answer = await http.post(route, json={"texts": ["hund", "tax"], **task})
+        refused = await http.post(route, json={"texts": []})
+    for status, body in (("200", answer.json()), ("422", refused.json())):
+        schema = operation["responses"][status]["content"]["application/json"]["schema"]
+        jsonschema.validate(body, {**schema, "components": document["components"]})
+
+
+def test_every_path_has_a_summary_and_a_description(document: dict[str, Any]) -> None:
+    for path in document["paths"].values():
+        for operation in path.values():
+            assert operation["description"]
+
+
+def resolve(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" not in schema:
+        return schema
+    return document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]

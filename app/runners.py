@@ -35,7 +35,7 @@ class Runners(Generic[ItemT, ResultT]):
         run_timeout_s: float,
     ) -> None:
         self.broken = False
-        """Whether more runs hang than there are runners; only a restart helps."""
+        """Whether runs hang beyond repair, so that only a restart helps."""
         self._scheduler = scheduler
         self._run = run
         self._metrics = metrics
@@ -62,6 +62,8 @@ class Runners(Generic[ItemT, ResultT]):
                 if not await self._answer(batch, thread):
                     thread.retire()
                     thread = self._new_thread()
+        except Exception as error:  # noqa: BLE001 - without its runner the queue would wait for ever
+            self._give_up(f"a runner ended: {type(error).__name__}")
         finally:
             thread.retire()
 
@@ -96,14 +98,18 @@ class Runners(Generic[ItemT, ResultT]):
     def _new_thread(self) -> "_Thread[ItemT, ResultT]":
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         hung = len(self._threads) - (self._count - 1)
-        if hung > self._count and not self.broken:
-            self.broken = True
-            logger.critical("runs hang", extra={"hung": hung, "runners": self._count})
-            self._scheduler.abort("the model hangs; the service must be restarted")
+        if hung > self._count:
+            self._give_up(f"{hung} runs hang")
         thread = _Thread(self._run)
         thread.start()
         self._threads.append(thread)
         return thread
+
+    def _give_up(self, reason: str) -> None:
+        if not self.broken:
+            self.broken = True
+            logger.critical("only a restart helps", extra={"reason": reason})
+            self._scheduler.abort("the model hangs; the service must be restarted")
 
     def _fail(self, batch: Batch[ItemT, ResultT], error: LightMBERTError) -> None:
         cause = "" if error.__cause__ is None else str(error.__cause__)

@@ -22,6 +22,18 @@ BEST_FIRST: dict[Device, tuple[Precision, ...]] = {
 PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
+def known_device(name: str) -> Device:
+    """The device of that name.
+
+    Raises:
+        VariantError: there is no such device.
+    """
+    for device in PROVIDERS:
+        if device == name:
+            return device
+    raise VariantError(f"device {name!r} is unknown; known: {', '.join(PROVIDERS)}")
+
+
 def targets_for(device: Device, features: frozenset[str]) -> tuple[Target, ...]:
     """Targets this machine can serve, the best first.
 
@@ -37,7 +49,7 @@ def choose_variant(
     variants: Sequence[Variant],
     *,
     device: Device,
-    precision: PrecisionChoice,
+    precision: str,
     features: frozenset[str],
 ) -> Variant:
     """The best variant for this machine: precision first, then the closest target.

@@ -10,7 +10,7 @@ from app.errors import InferenceError, ManifestError, SelfTestError
 from app.runtime.artifact import Golden, Manifest, Variant, verify_file
 from app.runtime.cpus import cpu_features
 from app.runtime.outputs import Floats, probabilities, unit_vectors
-from app.runtime.providers import Device, PrecisionChoice, choose_variant, open_session
+from app.runtime.providers import choose_variant, known_device, open_session
 from app.runtime.tokenizer import Encoded, Tokenizer, pad
 
 POOLED = "pooled"
@@ -37,8 +37,8 @@ class StudentSession:
         folder: Path,
         manifest: Manifest,
         *,
-        device: Device,
-        precision: PrecisionChoice,
+        device: str,
+        precision: str,
         intra_op_threads: int,
     ) -> Self:
         """Choose the variant for this machine, verify its hash and open it.
@@ -48,11 +48,12 @@ class StudentSession:
             ManifestError: the file is missing, altered, outside the folder, keeps weights
                 in other files, or is not the graph that the manifest describes.
         """
+        place = known_device(device)
         variant = choose_variant(
-            manifest.variants, device=device, precision=precision, features=cpu_features()
+            manifest.variants, device=place, precision=precision, features=cpu_features()
         )
         graph = verify_file(folder, variant)
-        session = open_session(graph, device=device, intra_op_threads=intra_op_threads)
+        session = open_session(graph, device=place, intra_op_threads=intra_op_threads)
         return cls(session, manifest, variant)
 
     def run(self, encoded: Sequence[Encoded]) -> dict[str, Floats]:

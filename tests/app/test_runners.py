@@ -150,6 +150,27 @@ async def test_when_runs_keep_hanging_everyone_is_told_and_the_process_gives_up(
         model.gate.release(5)
 
 
+async def test_a_runner_that_cannot_be_replaced_leaves_no_caller_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_more_threads(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    model = RecordingModel(gated=True)
+    async with running(model, run_timeout_s=0.05) as world:
+        hangs = world.submit("hangs")
+        await model.has_begun()
+        waits = world.submit("waits")
+        with monkeypatch.context() as exhausted:
+            exhausted.setattr(threading.Thread, "start", no_more_threads)
+            with pytest.raises(InferenceError):
+                await hangs
+            with pytest.raises(NotReadyError, match="must be restarted"):
+                await waits
+        assert world.runners.broken
+        model.gate.release()
+
+
 async def test_a_stopped_runner_leaves_no_caller_waiting() -> None:
     model = RecordingModel(gated=True)
     async with running(model) as world:

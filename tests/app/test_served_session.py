@@ -137,6 +137,11 @@ def test_a_provider_that_turns_inactive_is_refused(
         providers.open_session(toy_model_dir / "model.onnx", device="cuda", intra_op_threads=1)
 
 
+def test_a_device_that_does_not_exist_is_refused(toy_model_dir: Path) -> None:
+    with pytest.raises(VariantError, match="device 'tpu' is unknown; known: cpu, cuda"):
+        load(toy_model_dir, device="tpu")
+
+
 def a_variant(precision: str, target: str) -> Variant:
     return Variant(
         file=f"{precision}-{target}.onnx",

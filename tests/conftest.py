@@ -1,7 +1,12 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from toy_student import write_model_dir
+
+# Time limits measure the machine, not the code.
+settings.register_profile("steady", deadline=None, max_examples=50)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

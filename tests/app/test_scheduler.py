@@ -92,7 +92,7 @@ async def test_results_come_in_the_callers_order_whatever_ran_first() -> None:
     batches = [await scheduler.take() for _ in range(3)]
     for batch in reversed(batches):
         scheduler.finish(batch, shout(batch))
-    assert await answer == ["ITEM0", "ITEM1", "ITEM2", "ITEM3"]
+    assert answer.result() == ["ITEM0", "ITEM1", "ITEM2", "ITEM3"]
 
 
 async def test_a_request_is_admitted_whole_or_not_at_all() -> None:
@@ -172,11 +172,10 @@ async def test_a_failed_batch_fails_each_of_its_callers_and_no_other() -> None:
     one, two, other = (scheduler.submit(items(*counts)) for counts in ([4, 9], [4], [3]))
     scheduler.fail(await scheduler.take(), InferenceError("broken"))
     for answer in (one, two):
-        with pytest.raises(InferenceError, match="broken"):
-            await answer
+        assert isinstance(answer.exception(), InferenceError)
     assert value(scheduler, "queue_texts") == 1  # the rest of the first caller's went with it
     await run_all(scheduler, 1)
-    assert await other == ["ITEM0"]
+    assert other.result() == ["ITEM0"]
 
 
 async def test_too_few_results_are_no_answer() -> None:
@@ -197,7 +196,7 @@ async def test_a_closed_scheduler_refuses_new_items_and_runs_the_old() -> None:
     assert not idle.done()
     await run_all(scheduler, 1)
     await asyncio.wait_for(idle, 1)
-    assert await answer == ["ITEM0"]
+    assert answer.result() == ["ITEM0"]
 
 
 async def test_abort_answers_those_who_wait_and_those_who_run() -> None:
@@ -206,8 +205,7 @@ async def test_abort_answers_those_who_wait_and_those_who_run() -> None:
     batch = await scheduler.take()
     scheduler.abort("stopped")
     for answer in (running, queued):
-        with pytest.raises(NotReadyError, match="stopped"):
-            await answer
+        assert str(answer.exception()) == "stopped"
     assert value(scheduler, "queue_tokens") == 0
     scheduler.finish(batch, shout(batch))  # a late result disturbs nobody
     await asyncio.wait_for(scheduler.idle(), 1)

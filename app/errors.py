@@ -157,9 +157,14 @@ class SelfTestError(ModelError):
 
 
 def error_types() -> tuple[type[LightMBERTError], ...]:
-    """Every class of the tree, the base first: what tables and metrics are checked against."""
+    """Every class of the tree, the base first: what tables and metrics are checked against.
+
+    Classes that other modules add for files and recipes are not among them: no caller over
+    HTTP ever meets one, and which of them exist depends on what was imported.
+    """
 
     def below(parent: type[LightMBERTError]) -> list[type[LightMBERTError]]:
-        return [kind for child in parent.__subclasses__() for kind in (child, *below(child))]
+        children = [child for child in parent.__subclasses__() if child.__module__ == __name__]
+        return [kind for child in children for kind in (child, *below(child))]
 
     return (LightMBERTError, *below(LightMBERTError))

@@ -133,7 +133,7 @@ def test_the_command_serves_the_student_until_it_is_told_to_stop(
         command, env=environment, cwd="/", stderr=subprocess.PIPE, text=True
     ) as service:
         try:
-            healthy = any(_python(environment, probe).returncode == 0 for _ in range(100))
+            healthy = any(_python(environment, probe).returncode == 0 for _ in range(40))
             assert healthy, "the health check never passed"
             service.send_signal(getattr(signal, instructions["STOPSIGNAL"].value))
             assert service.wait(timeout=20) == 0

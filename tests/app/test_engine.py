@@ -65,8 +65,9 @@ async def test_a_stopped_engine_refuses_work(toy_model_dir: Path) -> None:
     engine = Engine.load(Settings(model_dir=toy_model_dir), Metrics())
     await engine.start()
     await engine.stop()
-    with pytest.raises(NotReadyError, match="shutting down"):
-        await engine.embed(["hund"])
+    async with asyncio.timeout(5):
+        with pytest.raises(NotReadyError, match="shutting down"):
+            await engine.embed(["hund"])
 
 
 def test_warming_up_measures_this_machine(toy_model_dir: Path) -> None:

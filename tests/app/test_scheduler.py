@@ -30,6 +30,11 @@ def value(scheduler: Scheduler[Item, str], name: str) -> float | None:
     return scheduler._metrics.registry.get_sample_value(f"lightmbert_{name}")
 
 
+async def take(scheduler: Scheduler[Item, str]) -> Batch[Item, str]:
+    async with asyncio.timeout(5):  # a hang is a failure, not a wait
+        return await scheduler.take()
+
+
 def names(batch: Batch[Item, str]) -> list[str]:
     return [item.name for item in batch.items]
 
@@ -42,7 +47,7 @@ async def run_all(scheduler: Scheduler[Item, str], count: int) -> list[Sequence[
     """Run batches until `count` items have been run."""
     batches: list[Sequence[Item]] = []
     while sum(map(len, batches)) < count:
-        batch = await scheduler.take()
+        batch = await take(scheduler)
         batches.append(batch.items)
         scheduler.finish(batch, shout(batch))
     return batches
@@ -59,37 +64,37 @@ async def test_a_runner_that_waits_gets_the_first_item_at_once() -> None:
 async def test_a_batch_is_formed_when_a_runner_is_free_and_not_before() -> None:
     scheduler = a_scheduler()
     scheduler.submit(items(3, name="first"))
-    running = await scheduler.take()
+    running = await take(scheduler)
     scheduler.submit(items(3, name="second"))
     scheduler.submit(items(3, name="third"))
     scheduler.finish(running, shout(running))
-    assert names(await scheduler.take()) == ["second0", "third0"]
+    assert names(await take(scheduler)) == ["second0", "third0"]
 
 
 async def test_a_batch_stays_within_the_budget_of_padded_tokens() -> None:
     scheduler = a_scheduler(max_batch_tokens=12)
     scheduler.submit(items(4, 4, 4, 4))
-    assert [len((await scheduler.take()).items) for _ in range(2)] == [3, 1]
+    assert [len((await take(scheduler)).items) for _ in range(2)] == [3, 1]
 
 
 async def test_a_text_above_the_budget_runs_alone() -> None:
     scheduler = a_scheduler(max_batch_tokens=10)
     scheduler.submit(items(50, 2, 2))
-    assert names(await scheduler.take()) == ["item0"]
-    assert names(await scheduler.take()) == ["item1", "item2"]
+    assert names(await take(scheduler)) == ["item0"]
+    assert names(await take(scheduler)) == ["item1", "item2"]
 
 
 async def test_texts_of_like_length_run_together_and_the_oldest_always_first() -> None:
     scheduler = a_scheduler(max_batch_tokens=120)
     scheduler.submit(items(5, 60, 6, 59, 5))
-    assert names(await scheduler.take()) == ["item0", "item4", "item2"]
-    assert names(await scheduler.take()) == ["item1", "item3"]
+    assert names(await take(scheduler)) == ["item0", "item4", "item2"]
+    assert names(await take(scheduler)) == ["item1", "item3"]
 
 
 async def test_results_come_in_the_callers_order_whatever_ran_first() -> None:
     scheduler = a_scheduler(max_batch_tokens=10)
     answer = scheduler.submit(items(2, 9, 2, 9))
-    batches = [await scheduler.take() for _ in range(3)]
+    batches = [await take(scheduler) for _ in range(3)]
     for batch in reversed(batches):
         scheduler.finish(batch, shout(batch))
     assert answer.result() == ["ITEM0", "ITEM1", "ITEM2", "ITEM3"]
@@ -103,13 +108,13 @@ async def test_a_request_is_admitted_whole_or_not_at_all() -> None:
     assert value(scheduler, "queue_tokens") == 6
     assert value(scheduler, "queue_texts") == 1
     scheduler.submit(items(2, 2, name="small"))
-    assert names(await scheduler.take()) == ["early0", "small0", "small1"]
+    assert names(await take(scheduler)) == ["early0", "small0", "small1"]
 
 
 async def test_there_is_room_again_when_a_runner_has_taken_a_batch() -> None:
     scheduler = a_scheduler(max_queue_tokens=10)
     scheduler.submit(items(10))
-    await scheduler.take()
+    await take(scheduler)
     scheduler.submit(items(10))
     assert value(scheduler, "queue_tokens") == 10
 
@@ -130,7 +135,7 @@ async def test_the_time_to_come_back_is_what_the_excess_takes_at_the_known_rate(
 async def test_the_rate_follows_what_batches_show() -> None:
     scheduler = a_scheduler(max_queue_tokens=100, tokens_per_s=1e-3)
     scheduler.submit(items(100))
-    batch = await scheduler.take()
+    batch = await take(scheduler)
     scheduler.finish(batch, shout(batch))  # a hundred tokens in no time
     scheduler.submit(items(100))
     with pytest.raises(OverloadedError) as refused:
@@ -146,20 +151,20 @@ async def test_a_caller_who_leaves_is_not_run_and_makes_room() -> None:
     assert value(scheduler, "queue_tokens") == 0
     assert value(scheduler, "dropped_texts_total") == 2
     scheduler.submit(items(4, name="stays"))
-    assert names(await scheduler.take()) == ["stays0"]
+    assert names(await take(scheduler)) == ["stays0"]
 
 
 async def test_a_caller_who_left_this_very_moment_is_not_run_either() -> None:
     scheduler = a_scheduler()
     scheduler.submit(items(4, name="left")).cancel()
     scheduler.submit(items(4, name="stays"))
-    assert names(await scheduler.take()) == ["stays0"]
+    assert names(await take(scheduler)) == ["stays0"]
 
 
 async def test_what_a_leaving_caller_had_running_is_finished_and_the_rest_dropped() -> None:
     scheduler = a_scheduler(max_batch_tokens=8)
     left = scheduler.submit(items(8, 8, 8))
-    batch = await scheduler.take()
+    batch = await take(scheduler)
     left.cancel()
     scheduler.finish(batch, shout(batch))
     await asyncio.sleep(0)
@@ -170,7 +175,7 @@ async def test_what_a_leaving_caller_had_running_is_finished_and_the_rest_droppe
 async def test_a_failed_batch_fails_each_of_its_callers_and_no_other() -> None:
     scheduler = a_scheduler(max_batch_tokens=8)
     one, two, other = (scheduler.submit(items(*counts)) for counts in ([4, 9], [4], [3]))
-    scheduler.fail(await scheduler.take(), InferenceError("broken"))
+    scheduler.fail(await take(scheduler), InferenceError("broken"))
     for answer in (one, two):
         assert isinstance(answer.exception(), InferenceError)
     assert value(scheduler, "queue_texts") == 1  # the rest of the first caller's went with it
@@ -182,7 +187,7 @@ async def test_too_few_results_are_no_answer() -> None:
     scheduler = a_scheduler()
     scheduler.submit(items(4, 4))
     with pytest.raises(ValueError, match="shorter"):
-        scheduler.finish(await scheduler.take(), ["ITEM0"])
+        scheduler.finish(await take(scheduler), ["ITEM0"])
 
 
 async def test_a_closed_scheduler_refuses_new_items_and_runs_the_old() -> None:
@@ -202,7 +207,7 @@ async def test_a_closed_scheduler_refuses_new_items_and_runs_the_old() -> None:
 async def test_abort_answers_those_who_wait_and_those_who_run() -> None:
     scheduler = a_scheduler(max_batch_tokens=4)
     running, queued = scheduler.submit(items(4)), scheduler.submit(items(4))
-    batch = await scheduler.take()
+    batch = await take(scheduler)
     scheduler.abort("stopped")
     for answer in (running, queued):
         assert str(answer.exception()) == "stopped"

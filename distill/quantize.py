@@ -61,8 +61,8 @@ def quantize_student(
             graph = Path(staging) / f"student-{precision}.onnx"
             onnx.save(int8(model) if precision == "int8" else fp16(model), graph)
             variant = _variant(graph, model_dir, precision, tolerance)
-            gate_golden(model_dir, manifest, variant)
             parities[precision] = gate(model_dir, manifest, variant, texts, reference)
+            gate_golden(model_dir, manifest, variant)
             made.append(variant)
         # Only when all of them passed does the folder change.
         made = [_moved_up(model_dir, variant) for variant in made]

@@ -8,7 +8,7 @@ from onnx import numpy_helper
 from tiny_encoder import LAYERS, TEXTS, a_head, write_encoder, write_encoder_with_heads
 
 from app.errors import ManifestError, VariantError
-from app.runtime.artifact import Tolerance, load_manifest, verify_file
+from app.runtime.artifact import Tolerance, load_manifest, save_manifest, verify_file
 from app.runtime.session import StudentSession
 from app.runtime.tokenizer import Tokenizer
 from distill.export import Card, export_student
@@ -171,11 +171,21 @@ def test_quantizing_again_replaces_the_variant(fresh: Path) -> None:
 @pytest.mark.parametrize("strict", ["int8", "fp16"])
 def test_a_variant_over_its_tolerance_changes_nothing(fresh: Path, strict: Small) -> None:
     before = contents(fresh)
-    with pytest.raises(ParityError, match=rf"student-{strict}.onnx.*texts\[\d\]"):
+    with pytest.raises(ParityError, match=rf"student-{strict}.onnx, in batches of 1: texts\[\d\]"):
         quantize_student(
             fresh, tolerances=TOLERANCES | {strict: NEVER}, texts=TEXTS, keep_fp32=False
         )
     assert contents(fresh) == before
+
+
+def test_golden_outputs_that_a_variant_does_not_give_are_found_before_it_is_listed(
+    fresh: Path,
+) -> None:
+    manifest = load_manifest(fresh)
+    turned = [g.model_copy(update={"embedding": g.embedding[::-1]}) for g in manifest.golden]
+    save_manifest(fresh, manifest.model_copy(update={"golden": tuple(turned)}))
+    with pytest.raises(ParityError, match=r"student-int8.onnx, golden texts: texts\[\d\]"):
+        quantize_student(fresh, tolerances=TOLERANCES, texts=TEXTS, keep_fp32=True)
 
 
 def test_an_altered_fp32_graph_is_not_quantized(fresh: Path) -> None:

@@ -1,7 +1,8 @@
 """From drawn texts to batches of tensors, of one length and under one token budget.
 
-Texts are drawn in large blocks, sorted by length and cut into batches of at most
-`max_batch_tokens` padded tokens; the batches of a block come in random order. Both depend on
+Texts are drawn in large blocks, sorted by length and cut into batches: longest text x number of
+texts is at most `max_batch_tokens`, though a batch holds one text at least. For parallel text
+each side keeps that budget. The batches of a block come in random order; all of it depends on
 (seed, block) alone, so a run resumes at a `Cursor` without replaying what came before it.
 """
 
@@ -14,9 +15,20 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from distill.corpus import Corpus, Rows
+from app.errors import LightMBERTError
+from distill.corpus import Corpus
 
 BLOCK_TEXTS = 8192
+PADDING = 0
+"""Fills rows up; which id it is makes no difference, because the mask hides it."""
+
+Ids = list[int]
+
+
+class TokenizerError(LightMBERTError):
+    """A tokenizer.json is missing or malformed."""
+
+    code = "bad_tokenizer"
 
 
 @dataclass(frozen=True)
@@ -64,28 +76,68 @@ def load_tokenizer(file: Path, *, max_tokens: int) -> Tokenizer:
     """A fast tokenizer, set to cut at `max_tokens` and not to pad.
 
     Training text is cut without a word: a sentence's beginning is as good a text to learn from.
+
+    Raises:
+        TokenizerError: the file is missing or no tokenizer.
     """
-    tokenizer = Tokenizer.from_file(str(file))
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises the bare class
+        raise TokenizerError(f"{file} is not a tokenizer: {error}") from error
     tokenizer.enable_truncation(max_tokens)
     tokenizer.no_padding()
     return tokenizer
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
-    """Texts -> right-padded (B, T) tensors; the pad id is that of [PAD]."""
-    encoded = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
-    return _padded(encoded, tokenizer.token_to_id("[PAD]"))
+    """Texts -> right-padded (B, T) tensors."""
+    return padded(encode_ids(tokenizer, texts))
 
 
-def _padded(encoded: Sequence[Sequence[int]], pad_id: int) -> Tokens:
+def encode_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
+    """Token ids of each text, special tokens included."""
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
+
+
+def padded(encoded: Sequence[Ids]) -> Tokens:
+    """Token ids of B texts -> right-padded (B, T) tensors."""
+    lengths = np.array([len(ids) for ids in encoded])
     # A multiple of 8 keeps the number of shapes small: compiled graphs and allocators like that.
-    longest = -(-max(map(len, encoded)) // 8) * 8
-    ids = np.full((len(encoded), longest), pad_id, dtype=np.int64)
-    for row, tokens in zip(ids, encoded, strict=True):
-        row[: len(tokens)] = tokens
-    lengths = np.array([len(tokens) for tokens in encoded])
+    longest = -(-lengths.max() // 8) * 8
     mask = np.arange(longest) < lengths[:, None]
+    ids = np.full(mask.shape, PADDING, dtype=np.int64)
+    ids[mask] = np.concatenate(encoded)
     return Tokens(torch.from_numpy(ids), torch.from_numpy(mask))
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Drawn rows as token ids; the English sides are empty where the corpus is not parallel."""
+
+    text: list[Ids]
+    english: list[Ids]
+    teacher_english: list[Ids]
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        def side(encoded: list[Ids]) -> Tokens | None:
+            return padded([encoded[row] for row in rows]) if encoded else None
+
+        text = padded([self.text[row] for row in rows])
+        return Batch(text, side(self.english), side(self.teacher_english))
+
+    def cuts(self, max_batch_tokens: int) -> list[np.ndarray]:
+        """Row numbers of each batch: nearest lengths together, under the budget."""
+        lengths = np.array([len(ids) for ids in self.text])
+        if self.english:
+            lengths = np.maximum(lengths, [len(ids) for ids in self.english])
+        order = np.argsort(lengths, kind="stable")
+        cuts: list[np.ndarray] = []
+        start = 0
+        for end in range(1, len(order)):
+            if lengths[order[end]] * (end + 1 - start) > max_batch_tokens:
+                cuts.append(order[start:end])
+                start = end
+        return [*cuts, order[start:]]
 
 
 class Batches:
@@ -108,41 +160,20 @@ class Batches:
 
     def since(self, cursor: Cursor) -> Iterator[tuple[Cursor, Batch]]:
         """Yield (cursor after this batch, batch) for ever."""
-        block, skip = cursor.block, cursor.batch
+        number, skip = cursor.block, cursor.batch
         while True:
-            rows = self._corpus.draw(block, rows=BLOCK_TEXTS, seed=self._seed)
-            cuts = self._cuts(rows, block)
-            for number in range(skip, len(cuts)):
-                after = Cursor(block, number + 1) if number + 1 < len(cuts) else Cursor(block + 1)
-                yield after, self._batch(rows, cuts[number])
-            block, skip = block + 1, 0
+            block = self._block(number)
+            cuts = block.cuts(self._max_batch_tokens)
+            order = np.random.default_rng([self._seed, number]).permutation(len(cuts))
+            for done, index in enumerate(order[skip:], start=skip + 1):
+                after = Cursor(number, done) if done < len(order) else Cursor(number + 1)
+                yield after, block.batch(cuts[index])
+            number, skip = number + 1, 0
 
-    def _cuts(self, rows: Rows, block: int) -> list[np.ndarray]:
-        """Row numbers of each batch: nearest lengths together, under the budget."""
-        encode = self._student_tokenizer.encode_batch_fast
-        lengths = np.array([len(encoding.ids) for encoding in encode(rows.texts)])
-        if rows.english:
-            lengths = np.maximum(lengths, [len(e.ids) for e in encode(rows.english)])
-        cuts: list[np.ndarray] = []
-        start = 0
-        order = np.argsort(lengths, kind="stable")
-        for end in range(1, len(order) + 1):
-            if (
-                end == len(order)
-                or lengths[order[end]] * (end + 1 - start) > self._max_batch_tokens
-            ):
-                cuts.append(order[start:end])
-                start = end
-        rng = np.random.default_rng([self._seed, block])
-        return [cuts[index] for index in rng.permutation(len(cuts))]
-
-    def _batch(self, rows: Rows, numbers: np.ndarray) -> Batch:
-        text = tokenize(self._student_tokenizer, [rows.texts[i] for i in numbers])
-        if not rows.english:
-            return Batch(text, None, None)
-        english = [rows.english[i] for i in numbers]
-        return Batch(
-            text,
-            tokenize(self._student_tokenizer, english),
-            tokenize(self._teacher_tokenizer, english),
+    def _block(self, number: int) -> _Block:
+        rows = self._corpus.draw(number, rows=BLOCK_TEXTS, seed=self._seed)
+        return _Block(
+            text=encode_ids(self._student_tokenizer, rows.texts),
+            english=encode_ids(self._student_tokenizer, rows.english),
+            teacher_english=encode_ids(self._teacher_tokenizer, rows.english),
         )

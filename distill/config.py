@@ -44,7 +44,8 @@ def load_recipe(path: Path, variables: Mapping[str, str] | None = None) -> Loade
     try:
         raw = path.read_bytes()
         tables = tomllib.loads(raw.decode("utf-8"))
-        recipe = Recipe.model_validate(_filled(tables, variables or os.environ, path))
+        environment = os.environ if variables is None else variables
+        recipe = Recipe.model_validate(_filled(tables, environment, path))
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -80,9 +81,7 @@ def _filled(value: Any, variables: Mapping[str, str], path: Path) -> Any:  # noq
         try:
             return string.Template(value).substitute(variables)
         except KeyError as error:
-            raise RecipeError(
-                f"{path} needs the environment variable {error}: set it to a folder"
-            ) from error
+            raise RecipeError(f"{path} needs the environment variable {error}, unset") from error
         except ValueError as error:
             raise RecipeError(f"{path}: bad ${{...}} in {value!r}") from error
     return value

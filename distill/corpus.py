@@ -7,7 +7,7 @@ needs nothing but the number of the next draw.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,8 +67,9 @@ class Corpus:
         return self.rows(rng.permutation(np.concatenate(picked)))
 
     def rows(self, numbers: np.ndarray) -> Rows:
-        english = self.english.take(pa.array(numbers)).to_pylist() if self.english is not None else []
-        return Rows(self.text.take(pa.array(numbers)).to_pylist(), english)
+        wanted = pa.array(numbers)
+        english = [] if self.english is None else self.english.take(wanted).to_pylist()
+        return Rows(self.text.take(wanted).to_pylist(), english)
 
     def of_language(self, language: str, *, at_most: int, seed: int) -> list[str]:
         """At most so many texts of one language, drawn without replacement."""
@@ -93,13 +94,12 @@ def load_corpus(tables: Sequence[CorpusTable], *, exponent: float) -> Corpus:
         CorpusError: a file is missing or of an unknown kind, a column is missing, or no row is
             left; or some tables are parallel and others are not.
     """
-    parts = [part for table in tables for part in _read(table)]
-    table = pa.concat_tables(parts)
-    if len(table) == 0:
-        raise CorpusError(f"no text in {', '.join(str(t.path or t.hub) for t in tables)}")
     parallel = {table.pair_column is not None for table in tables}
     if len(parallel) > 1:
         raise CorpusError("parallel and monolingual text cannot be mixed in one run")
+    table = pa.concat_tables([part for table in tables for part in _read(table)])
+    if len(table) == 0:
+        raise CorpusError(f"no text in {', '.join(str(t.path or t.hub) for t in tables)}")
     language = table["language"].combine_chunks().dictionary_encode()
     names = tuple(language.dictionary.to_pylist())
     codes = language.indices.to_numpy()
@@ -139,18 +139,21 @@ def _groups(
 
 def _read(table: CorpusTable) -> Iterator[pa.Table]:
     if table.hub is not None:
-        yield _columns(_read_hub(table), table, language=table.language or "und")
+        yield _columns(_read_hub(table), table, table.hub, language=table.language or "und")
         return
     assert table.path is not None, "CorpusTable checked that one of path and hub is set"
     files = _files(table) if table.path.is_dir() else [table.path]
     for file in files:
         language = table.language or (file.stem if table.path.is_dir() else "und")
-        yield _columns(_read_file(file), table, language=language)
+        yield _columns(_read_file(file), table, file, language=language)
 
 
 def _files(table: CorpusTable) -> list[Path]:
     assert table.path is not None
-    found = {file.stem: file for file in sorted(table.path.iterdir()) if file.suffix in SUFFIXES}
+    found: dict[str, Path] = {}
+    for file in sorted(table.path.iterdir()):
+        if file.suffix in SUFFIXES and found.setdefault(file.stem, file) != file:
+            raise CorpusError(f"{found[file.stem]} and {file} are both of {file.stem}: which one?")
     missing = sorted(set(table.languages or ()) - set(found))
     if missing or not found:
         raise CorpusError(
@@ -164,21 +167,37 @@ def _files(table: CorpusTable) -> list[Path]:
     ]
 
 
-def read_table(file: Path, *, where: Mapping[str, str] | None = None) -> pa.Table:
+def read_table(
+    file: Path, *, columns: Iterable[str] = (), where: Mapping[str, str] | None = None
+) -> pa.Table:
     """Read a file whole, keeping the rows whose columns hold what `where` says.
 
     Raises:
-        CorpusError: the file is missing or malformed, or of an unknown kind; a column of `where`
-            is missing, or no row is left.
+        CorpusError: the file is missing or malformed, or of an unknown kind; one of `columns` or
+            a column of `where` is missing, or no row is left.
     """
-    rows = _read_file(file)
-    for column, value in (where or {}).items():
-        if column not in rows.column_names:
-            raise CorpusError(f"{file} has no column {column!r}; it has: {', '.join(rows.column_names)}")
-        rows = rows.filter(pc.equal(rows[column], value))
-    if where and len(rows) == 0:
-        raise CorpusError(f"{file} has no row where {dict(where)}")
+    rows, wanted = _read_file(file), where or {}
+    _require_columns(rows.column_names, [*columns, *wanted], file)
+    for column, value in wanted.items():
+        rows = rows.filter(pc.equal(_strings(rows, column, file), value))
+    if len(rows) == 0:
+        raise CorpusError(f"{file} has no row" + (f" where {dict(wanted)}" if wanted else ""))
     return rows
+
+
+def _require_columns(found: Iterable[str], wanted: Iterable[str], place: object) -> None:
+    names = list(found)
+    for column in wanted:
+        if column not in names:
+            raise CorpusError(f"{place} has no column {column!r}; it has: {', '.join(names)}")
+
+
+def _strings(rows: pa.Table, column: str, place: object) -> pa.ChunkedArray:
+    try:
+        return rows[column].cast(pa.string())
+    except pa.ArrowException as error:
+        kind = rows[column].type
+        raise CorpusError(f"{place}: column {column!r} is {kind}, not text") from error
 
 
 def _read_file(file: Path) -> pa.Table:
@@ -190,10 +209,12 @@ def _read_file(file: Path) -> pa.Table:
         if file.suffix == ".jsonl":
             return pa.json.read_json(file)
         if file.suffix == ".csv":
-            return pa.csv.read_csv(file)
+            lines_in_quotes = pa.csv.ParseOptions(newlines_in_values=True)
+            return pa.csv.read_csv(file, parse_options=lines_in_quotes)
         if file.suffix == ".txt":
-            return pa.table({"text": file.read_text(encoding="utf-8").splitlines()})
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+            # Not splitlines(): it also splits at characters that stand inside texts, as U+2028.
+            return pa.table({"text": file.read_text(encoding="utf-8").split("\n")})
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"{file} cannot be read: {error}") from error
     raise CorpusError(f"{file}: unknown kind {file.suffix!r}; known: {', '.join(SUFFIXES)}")
 
@@ -201,32 +222,39 @@ def _read_file(file: Path) -> pa.Table:
 def _read_hub(table: CorpusTable) -> pa.Table:
     import datasets  # slow to import, and only this branch needs it
 
-    rows = datasets.load_dataset(table.hub, table.hub_config, split=table.split, streaming=True)
     wanted = [c for c in (table.text_column, table.pair_column, table.group_column) if c]
-    limited = rows.take(table.max_rows) if table.max_rows else rows
-    return pa.Table.from_pylist([{column: row[column] for column in wanted} for row in limited])
+    kept = []
+    try:
+        rows = datasets.load_dataset(table.hub, table.hub_config, split=table.split, streaming=True)
+        for row in rows.take(table.max_rows) if table.max_rows else rows:
+            _require_columns(row, wanted, table.hub)
+            kept.append([row[column] for column in wanted])
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{table.hub} (split {table.split}) cannot be read: {error}") from error
+    return pa.table({c: [row[index] for row in kept] for index, c in enumerate(wanted)})
 
 
-def _columns(raw: pa.Table, table: CorpusTable, *, language: str) -> pa.Table:
-    """Reduce to the columns text, english, group, language; drop rows without text."""
-    for column in filter(None, (table.text_column, table.pair_column, table.group_column)):
-        if column not in raw.column_names:
-            raise CorpusError(
-                f"{table.path or table.hub} has no column {column!r}; "
-                f"it has: {', '.join(raw.column_names)}"
-            )
+def _columns(raw: pa.Table, table: CorpusTable, place: object, *, language: str) -> pa.Table:
+    """Reduce to the columns text, english, group, language; drop rows that lack a side."""
+    wanted = [c for c in (table.text_column, table.pair_column, table.group_column) if c]
+    _require_columns(raw.column_names, wanted, place)
     raw = raw.slice(0, table.max_rows) if table.max_rows else raw
-    text = raw[table.text_column].cast(pa.string())
-    none = pa.array([""] * len(raw), pa.string())
-    english = raw[table.pair_column].cast(pa.string()) if table.pair_column else none
-    group = raw[table.group_column].cast(pa.string()) if table.group_column else none
+    nothing = pa.repeat(pa.scalar(""), len(raw))
+    text = _strings(raw, table.text_column, place)
+    english = _strings(raw, table.pair_column, place) if table.pair_column else nothing
+    group = _strings(raw, table.group_column, place) if table.group_column else nothing
     columns = pa.table(
         {
             "text": text,
             "english": english,
-            "group": group,
-            "language": pa.array([language] * len(raw)),
+            "group": pc.fill_null(group, ""),
+            "language": pa.repeat(pa.scalar(language), len(raw)),
         }
     )
-    has_text = pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(columns["text"])), 0)
-    return columns.filter(has_text)
+    columns = columns.filter(_is_written(columns["text"]))
+    return columns.filter(_is_written(columns["english"])) if table.pair_column else columns
+
+
+def _is_written(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """True where there is more than white space; null, and so dropped, where there is nothing."""
+    return pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)

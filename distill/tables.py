@@ -35,7 +35,7 @@ class RunTable(_Table):
 class CorpusTable(_Table):
     """Text to read: local files or folders, or a dataset of the Hugging Face hub.
 
-    A folder holds one file per language, named LANG.parquet, LANG.jsonl or LANG.txt.
+    A folder holds one file per language, named LANG.parquet, LANG.jsonl, LANG.csv or LANG.txt.
     """
 
     path: Path | None = None
@@ -52,6 +52,7 @@ class CorpusTable(_Table):
     group_column: str | None = None
     """Column whose values are sampled apart within a language, such as the source."""
     max_rows: PositiveInt | None = None
+    """Of each file, or of the hub dataset: its first rows."""
 
     @model_validator(mode="after")
     def _one_place(self) -> "CorpusTable":
@@ -60,10 +61,13 @@ class CorpusTable(_Table):
         return self
 
 
+Corpora = Annotated[tuple[CorpusTable, ...], Field(min_length=1)]
+
+
 class TokenizerTable(_Table):
     """Train a Unigram tokenizer on several languages, equally weighted."""
 
-    corpus: tuple[CorpusTable, ...]
+    corpus: Corpora
     vocabulary: PositiveInt
     texts_per_language: PositiveInt
     folder: Path
@@ -74,7 +78,7 @@ class AlignTable(_Table):
 
     english: Path
     tokenizer: Path
-    corpus: tuple[CorpusTable, ...]
+    corpus: Corpora
     steps: PositiveInt
     batch_texts: PositiveInt
     learning_rate: PositiveFloat
@@ -120,7 +124,7 @@ class TrainTable(_Table):
     start: str
     """Encoder whose bottom layers the student copies: hub id or local folder."""
     objective: Objective
-    corpus: tuple[CorpusTable, ...]
+    corpus: Corpora
     exponent: Share
     """Languages, and groups within them, are drawn with probability ~ rows ** exponent."""
     max_tokens: PositiveInt
@@ -220,6 +224,13 @@ class EvaluateTable(_Table):
     """Said plainly in the card."""
     report: Path
     """Folder of evaluation.json and evaluation.md."""
+
+    @model_validator(mode="after")
+    def _teacher_is_measured(self) -> "EvaluateTable":
+        if self.teacher not in self.encoders:
+            known = ", ".join(self.encoders) or "none"
+            raise ValueError(f"teacher {self.teacher!r} is not among the encoders: {known}")
+        return self
 
 
 class Recipe(_Table):

@@ -15,5 +15,5 @@ def run_tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     if program is None:
         pytest.skip(f"{name} is not installed; deploy/README.md says where it comes from")
     return subprocess.run(
-        [program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        [program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
     )

@@ -116,12 +116,18 @@ def answer_all(
     )
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(_running(engine)):
         in_flight = deque[Future[list[Answered]]]()
-        for chunk in _chunks(rows, most_rows=most_rows):
-            in_flight.append(portal.start_task_soon(_answer, chunk, question, engine, truncate))
-            if len(in_flight) == most_in_flight:
-                yield in_flight.popleft().result()
-        while in_flight:
-            yield in_flight.popleft().result()
+        try:
+            for chunk in _chunks(rows, most_rows=most_rows):
+                in_flight.append(portal.start_task_soon(_answer, chunk, question, engine, truncate))
+                if len(in_flight) == most_in_flight:
+                    yield in_flight[0].result()
+                    in_flight.popleft()
+            while in_flight:
+                yield in_flight[0].result()
+                in_flight.popleft()
+        finally:
+            for unread in in_flight:
+                unread.cancel()  # so that stopping waits for what runs, not for what is queued
 
 
 @asynccontextmanager
@@ -130,7 +136,7 @@ async def _running(engine: Engine) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await engine.stop(timeout_s=0)  # what is still in flight, nobody waits for
+        await engine.stop()
 
 
 def _chunks(rows: Iterable[Row], *, most_rows: int) -> Iterator[list[Row]]:

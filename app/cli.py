@@ -238,13 +238,14 @@ def _settings(**given: object) -> "Settings":
 
 def _free_port(host: str, port: int) -> int:
     """The port, once it is certain that the service can listen there; a free one for 0."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.create_server((host, port), family=family) as listener:
-            found: int = listener.getsockname()[1]
-            return found
-    except OSError as error:
-        _fail(f"cannot listen on {host} port {port}: {error.strerror}")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            _fail(f"cannot listen on {host} port {port}: {error.strerror}")
+        found: int = probe.getsockname()[1]
+        return found
 
 
 def _url(settings: "Settings") -> str:

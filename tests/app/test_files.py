@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app import files
@@ -71,6 +71,7 @@ def test_rows_come_in_order_with_their_place_and_blank_ones_count(
 
 
 @pytest.mark.parametrize("kind", [".csv", ".jsonl", ".parquet"])
+@settings(deadline=None, max_examples=50)
 @given(texts=st.lists(st.text()))
 def test_whatever_was_written_is_read(
     kind: str, tmp_path_factory: pytest.TempPathFactory, texts: list[str]

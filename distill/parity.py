@@ -1,19 +1,18 @@
 """Do two encoders agree on some texts, and by how much.
 
 The reference is torch in fp32, one text at a time and so without padding. What is measured
-against it runs through `app.runtime`, padded and in batches, as it will be served. One
-exception: a variant for CUDA is opened here with ONNX Runtime's CPU provider, because
-`StudentSession` rightly refuses it on a machine without a GPU, and its arithmetic must be
-checked wherever it is made. On the CPU that provider computes in fp32 what it has no fp16
-kernel for, so the figures are those of fp16 weights; the self-test on the GPU does the rest.
+against it runs through `app.runtime`, padded and in batches, as it will be served. One step
+is left out for a CUDA variant: `StudentSession.load` rightly refuses it without a GPU, yet its
+arithmetic must be checked wherever it is made, so here its graph is opened on the CPU. That
+computes in fp32 what the CPU has no fp16 kernel for: the figures are those of fp16 weights, and
+the self-test on the GPU does the rest.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import tokenizers
 import torch
 from transformers import BertModel
@@ -21,11 +20,14 @@ from transformers import BertModel
 from app.errors import LightMBERTError
 from app.runtime.artifact import ClassificationTask, Manifest, Tolerance, Variant, verify_file
 from app.runtime.outputs import Floats, probabilities, unit_vectors
+from app.runtime.providers import open_session
 from app.runtime.session import StudentSession
-from app.runtime.tokenizer import Encoded, Text, Tokenizer, pad
+from app.runtime.tokenizer import Text, Tokenizer
 from distill.heads import Head
 
 BATCH_TEXTS = 32
+THREADS = 1
+"""Figures should not depend on the machine's cores, and the texts are few."""
 
 
 class ParityError(LightMBERTError):
@@ -167,35 +169,26 @@ def served_outputs(
     tokenizer = Tokenizer.load(
         verify_file(folder, manifest.tokenizer), max_tokens=manifest.max_tokens
     )
-    run = _runner(folder, manifest.model_copy(update={"variants": (variant,)}), variant)
+    session = _session(folder, manifest, variant)
     encoded = tokenizer.encode(texts, truncate=False)
     batches = [
-        run(encoded[start : start + batch_texts]) for start in range(0, len(encoded), batch_texts)
+        session.run(encoded[start : start + batch_texts])
+        for start in range(0, len(encoded), batch_texts)
     ]
     raw = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
     return _outputs(raw, manifest.tasks)
 
 
-def _runner(
-    folder: Path, manifest: Manifest, variant: Variant
-) -> Callable[[Sequence[Encoded]], Mapping[str, Floats]]:
+def _session(folder: Path, manifest: Manifest, variant: Variant) -> StudentSession:
     if variant.target == "cuda":
-        return _cpu_runner(verify_file(folder, variant))
+        graph = verify_file(folder, variant)
+        return StudentSession(
+            open_session(graph, device="cpu", intra_op_threads=THREADS), manifest, variant
+        )
+    only = manifest.model_copy(update={"variants": (variant,)})
     return StudentSession.load(
-        folder, manifest, device="cpu", precision=variant.precision, intra_op_threads=1
-    ).run
-
-
-def _cpu_runner(graph: Path) -> Callable[[Sequence[Encoded]], Mapping[str, Floats]]:
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    inputs = {entry.name for entry in session.get_inputs()}
-    outputs = [entry.name for entry in session.get_outputs()]
-
-    def run(encoded: Sequence[Encoded]) -> Mapping[str, Floats]:
-        feed = {name: ids for name, ids in pad(encoded).items() if name in inputs}
-        return dict(zip(outputs, session.run(outputs, feed), strict=True))
-
-    return run
+        folder, only, device="cpu", precision=variant.precision, intra_op_threads=THREADS
+    )
 
 
 def _pooled(encoder: BertModel, tokenizer: tokenizers.Tokenizer, text: Text) -> torch.Tensor:

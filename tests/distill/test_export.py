@@ -3,13 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from tiny_encoder import LAYERS, TEXTS, WIDTH, a_head, write_encoder, write_encoder_with_heads
 
 from app.errors import ManifestError, SelfTestError, TextTooLongError
 from app.runtime.artifact import load_manifest, verify_file
+from app.runtime.providers import open_session
 from app.runtime.session import StudentSession
 from app.runtime.tokenizer import Tokenizer
 from distill.export import GRAPH_FILE, Card, ExportError, export_student
@@ -49,7 +49,7 @@ def model_dir(encoder_dir: Path) -> Path:
 
 
 def run_graph(graph: Path, feeds: Arrays) -> Arrays:
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    session = open_session(graph, device="cpu", intra_op_threads=1)
     names = [entry.name for entry in session.get_outputs()]
     return dict(zip(names, session.run(names, feeds), strict=True))
 

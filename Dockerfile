@@ -28,14 +28,13 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && python -m pip --python "$VIRTUAL_ENV" install --constraint constraints.txt ".[cpu]"
 
 # onnxruntime-gpu is built for CUDA 13 and cuDNN 9. NVIDIA publishes these as Python packages, and
-# onnxruntime-gpu's own extras name the releases that fit; so both targets share one small base and
+# the extras of onnxruntime-gpu name the releases that fit; so both targets share one small base and
 # one resolver, instead of a CUDA base image whose tag must be matched by hand and whose Python is
 # its distribution's. The driver (libcuda.so.1) is the host's, put in by NVIDIA's container toolkit.
 FROM build AS dependencies-gpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     touch README.md LICENSE \
-    && python -m pip --python "$VIRTUAL_ENV" install --constraint constraints.txt \
-        ".[gpu]" "onnxruntime-gpu[cuda,cudnn]"
+    && python -m pip --python "$VIRTUAL_ENV" install --constraint constraints.txt ".[gpu]"
 
 FROM build AS wheel
 COPY README.md LICENSE ./

@@ -78,6 +78,9 @@ def open_session(graph: Path, *, device: Device, intra_op_threads: int) -> Any: 
     """
     import onnxruntime  # 0.1 s, and only those who open a session need it
 
+    if device == "cuda":
+        # CUDA's libraries come as Python packages, where the system's loader does not look.
+        onnxruntime.preload_dlls()
     provider = PROVIDERS[device]
     available = onnxruntime.get_available_providers()
     if provider not in available:

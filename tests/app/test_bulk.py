@@ -122,6 +122,17 @@ def test_trouble_is_named_twenty_times_and_counted_to_the_end() -> None:
     assert (len(named), total) == (20, "25 rows: 25 blank")
 
 
+def test_a_person_who_watches_sees_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as if standard error were a terminal
+    path = write_lines(tmp_path / "a.txt", ["hund", "", "katt"])
+    result = lightmbert("embed", path, "--output", tmp_path / "out.jsonl")
+    assert "100%" in result.stderr
+    assert "3 rows, " in result.stderr
+    assert f"{path} row 2 is blank\n" in result.stderr
+
+
 def test_parquet_in_and_parquet_out(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["hund", None, "tax"]}), tmp_path / "in.parquet")
     output = tmp_path / "out.parquet"

@@ -126,10 +126,10 @@ def test_parquet_text_may_be_stored_in_any_way(kind: pa.DataType, tmp_path: Path
 
 def test_a_folder_gives_its_files_sorted_and_passes_over_other_kinds(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    for name in ("b.txt", "a.CSV", "in/c.jsonl", "README.md", "z"):
+    names = ["a.CSV", *(f"b{i}.txt" for i in range(9)), "in/c.jsonl"]
+    for name in ("README.md", "z", *reversed(names)):
         (tmp_path / name).touch()
-    found = [file.relative_to(tmp_path).as_posix() for file in find_files([tmp_path])]
-    assert found == ["a.CSV", "b.txt", "in/c.jsonl"]
+    assert [file.relative_to(tmp_path).as_posix() for file in find_files([tmp_path])] == names
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,15 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from tiny_encoder import TEXTS, a_head, write_encoder_with_heads
 
 from app.errors import TextTooLongError
-from app.runtime.artifact import Manifest, Tolerance, load_manifest
+from app.runtime.artifact import Manifest, Tolerance, load_manifest, sha256_of
 from distill.export import Card, export_student
 from distill.heads import load_heads
 from distill.parity import (
@@ -125,6 +127,22 @@ def test_the_gate_refuses_a_graph_of_another_head(encoder_dir: Path, model_dir: 
     reference = torch_outputs(encoder, heads, encoder_dir / "tokenizer.json", TEXTS)
     with pytest.raises(ParityError, match="reference probabilities of 'topic'"):
         gate(model_dir, manifest, manifest.variants[0], TEXTS, reference)
+
+
+def test_a_graph_that_is_right_only_without_padding_is_refused(
+    encoder_dir: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(model_dir, tmp_path / "model"))
+    graph = onnx.load(folder / "student-fp32.onnx")
+    for node in graph.graph.node:
+        if node.op_type == "Attention":
+            node.input[3] = ""  # no mask: padding takes part
+    onnx.save(graph, folder / "unmasked.onnx")
+    manifest = load_manifest(folder)
+    changes = {"file": "unmasked.onnx", "sha256": sha256_of(folder / "unmasked.onnx")}
+    variant = manifest.variants[0].model_copy(update=changes)
+    with pytest.raises(ParityError, match=r"unmasked\.onnx, in batches of 32: texts"):
+        gate(folder, manifest, variant, TEXTS, reference_of(encoder_dir, None))
 
 
 def test_golden_outputs_that_the_graph_does_not_give_are_refused(model_dir: Path) -> None:

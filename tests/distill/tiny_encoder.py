@@ -46,8 +46,14 @@ def tiny_tokenizer() -> Tokenizer:
 
 def write_encoder(folder: Path, **changes: object) -> Path:
     """A BERT encoder of 2 layers x 32 with its tokenizer; `changes` go into its config."""
+    write_bert(folder, tiny_tokenizer(), **changes)
+    origin = {"teacher": "a-teacher", "data_fingerprint": "f1a9"}
+    (folder / "provenance.json").write_text(json.dumps(origin))
+    return folder
+
+
+def write_bert(folder: Path, tokenizer: Tokenizer, **changes: object) -> None:
     folder.mkdir(parents=True)
-    tokenizer = tiny_tokenizer()
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {
         "vocab_size": tokenizer.get_vocab_size(),
@@ -64,9 +70,6 @@ def write_encoder(folder: Path, **changes: object) -> Path:
         for parameter in encoder.parameters():
             parameter += torch.randn_like(parameter) * (0.3 if parameter.ndim == 2 else 0.1)
     encoder.save_pretrained(folder)
-    origin = {"teacher": "a-teacher", "data_fingerprint": "f1a9"}
-    (folder / "provenance.json").write_text(json.dumps(origin))
-    return folder
 
 
 def a_head(task: str, *, classes: int = 3, **changes: object) -> Head:

@@ -36,6 +36,8 @@ clean:  ## Remove the virtual environment and caches
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
+	@# pip builds in isolation; the environment's own setuptools only takes room
+	$(BIN)/pip uninstall --quiet --yes setuptools
 
 $(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable ".[cpu]"

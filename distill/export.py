@@ -1,6 +1,6 @@
 """Verb: write an encoder and its heads as one fp32 graph, in a model folder fit to be served.
 
-    lightmbert distill export distill/recipes/mini-6-export.toml
+    lightmbert distill export distill/recipes/mini-6-ship.toml
 
 The graph pools and classifies inside, so that one forward pass serves every route. It is
 traced through optimum, fused by ONNX Runtime's rules for BERT, held against torch through

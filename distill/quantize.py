@@ -1,6 +1,6 @@
 """Verb: add smaller variants of the fp32 graph to a model folder.
 
-    lightmbert distill quantize distill/recipes/mini-7-quantize.toml
+    lightmbert distill quantize distill/recipes/mini-6-ship.toml
 
 int8 is for CPUs, fp16 for CUDA. Each is held against the fp32 variant, which is held against
 torch by `export`, before the manifest lists it.

@@ -1,6 +1,7 @@
 """Rows through the command line's engine: their order, their fate, and how many at a time."""
 
 import json
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from serving import serving
+from serving import GatedEngine, serving
 from typer.testing import CliRunner, Result
 
 from app.bulk import MAX_CHUNK_ROWS, MAX_IN_FLIGHT, Embed, answer_all
@@ -175,6 +176,25 @@ def test_rows_are_never_read_far_ahead_of_their_answers(toy_model_dir: Path) -> 
         for done in range(1, 9):
             assert len(next(answers)) == MAX_CHUNK_ROWS
             assert read <= (done + MAX_IN_FLIGHT) * MAX_CHUNK_ROWS
+
+
+def test_closing_waits_for_what_runs_and_drops_what_is_queued(toy_model_dir: Path) -> None:
+    metrics = Metrics()
+    settings = Settings(model_dir=toy_model_dir, runners=1, max_texts_per_request=1)
+    engine = GatedEngine.load(settings, metrics)
+    rows = [Row("-", number, "hund") for number in range(1, 9)]
+    answers = answer_all(rows, Embed(None), engine, truncate=False)
+    engine.session.gate.release()
+    next(answers)
+    closing = threading.Thread(target=answers.close)
+    closing.start()
+    queued = MAX_IN_FLIGHT - 2  # one is answered and one runs
+    dropped = "lightmbert_dropped_texts_total"
+    while metrics.registry.get_sample_value(dropped) != queued:
+        assert closing.is_alive()
+    engine.session.gate.release()
+    closing.join(10)
+    assert not closing.is_alive()
 
 
 @pytest.mark.parametrize(

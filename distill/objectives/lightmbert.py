@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from distill.objectives import at_least_float32
+
 
 @dataclass(frozen=True)
 class QueryKey:
@@ -43,11 +45,11 @@ def attention_score_loss(student: QueryKey, teacher: QueryKey, mask: Tensor) -> 
         mask: (B, T), true on real tokens.
     """
     heads, width = student.query.shape[1], student.query.shape[3]
-    real = mask[:, None, :, None].float()  # (B, 1, T, 1)
-    query, key = student.query.float() * real, student.key.float() * real
-    teacher_query = teacher.query.detach().float() * real
-    difference_query = query - teacher_query
-    difference_key = key - teacher.key.detach().float() * real
+    real = mask[:, None, :, None]  # (B, 1, T, 1)
+    query, key = at_least_float32(student.query) * real, at_least_float32(student.key) * real
+    teacher_query = at_least_float32(teacher.query.detach()) * real
+    teacher_key = at_least_float32(teacher.key.detach()) * real
+    difference_query, difference_key = query - teacher_query, key - teacher_key
     squared = (
         _overlap(difference_query, difference_query, key, key)
         + 2 * _overlap(difference_query, teacher_query, key, difference_key)
@@ -70,5 +72,6 @@ def hidden_state_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
         teacher: (B, T, H).
         mask: (B, T), true on real tokens. At least one token must be real.
     """
-    squared_error = (student.float() - teacher.detach().float()).square().mean(-1)  # (B, T)
+    difference = at_least_float32(student) - at_least_float32(teacher.detach())
+    squared_error = difference.square().mean(-1)  # (B, T)
     return (squared_error * mask).sum() / mask.sum()

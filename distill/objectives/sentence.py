@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from distill.objectives import at_least_float32
+
 
 def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared distance between unit embeddings, averaged over texts: 2 - 2 cos, in [0, 4].
@@ -23,10 +25,7 @@ def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
         student: (B, D), any length; normalised here.
         teacher: (B, D), any length; normalised here.
     """
-    student, teacher = (
-        F.normalize(student.float(), dim=-1),
-        F.normalize(teacher.detach().float(), dim=-1),
-    )
+    student, teacher = _unit(student), _unit(teacher.detach())
     return (student - teacher).square().sum(-1).mean()
 
 
@@ -45,11 +44,12 @@ def contrastive_loss(student: Tensor, teacher: Tensor, *, temperature: float) ->
     """
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
-    student, teacher = (
-        F.normalize(student.float(), dim=-1),
-        F.normalize(teacher.detach().float(), dim=-1),
-    )
+    student, teacher = _unit(student), _unit(teacher.detach())
     logits = student @ teacher.T / temperature  # (B, B)
     same_text = (teacher @ teacher.T > 1 - 1e-5).fill_diagonal_(False)
     logits = logits.masked_fill(same_text, float("-inf"))
     return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return F.normalize(at_least_float32(vectors), dim=-1)

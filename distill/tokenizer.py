@@ -21,4 +21,6 @@ def run(loaded: LoadedRecipe) -> None:
     )
     trained = train_unigram(texts, vocabulary=table.vocabulary)
     table.folder.mkdir(parents=True, exist_ok=True)
-    trained.save(str(table.folder / "tokenizer.json"))
+    partial = table.folder / "tokenizer.json.partial"
+    trained.save(str(partial))
+    partial.replace(table.folder / "tokenizer.json")

@@ -24,9 +24,10 @@ def train_unigram(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
         [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Strip()]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Metaspace(prepend_scheme="first"), pre_tokenizers.Punctuation()]
+        # Not "first": that asks for the first of the unstripped text, and finds a space there.
+        [pre_tokenizers.Metaspace(prepend_scheme="always"), pre_tokenizers.Punctuation()]
     )
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
     trainer = UnigramTrainer(
         vocab_size=vocabulary,
         special_tokens=SPECIAL,

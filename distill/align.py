@@ -20,15 +20,15 @@ from rich.progress import track
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BertModel
 
-from distill.batches import Tokens, load_tokenizer, tokenize
+from distill.batches import Tokens, encode_ids, load_tokenizer, tokenize
 from distill.checkpoint import save_encoder
-from distill.config import LoadedRecipe, require
+from distill.config import LoadedRecipe, RecipeError, require
 from distill.corpus import Corpus, load_corpus
 from distill.objectives.sentence import contrastive_loss
 from distill.records import Records
 from distill.tables import AlignTable
+from distill.teacher import load_encoder
 from distill.vocabulary import SPECIAL
 
 RECORD_EVERY_STEPS = 100
@@ -92,11 +92,14 @@ def initial_vectors(tokenizers: Tokenizers, table: Tensor) -> Tensor:
 def inverse_document_frequency(
     corpus: Corpus, english: Tokenizer, *, texts: int, seed: int
 ) -> Tensor:
-    """log(N / (1 + texts holding the piece)), (English vocabulary,), floored at a tenth."""
+    """log(N / (1 + texts holding the piece)), (English vocabulary,), floored at a tenth.
+
+    Special tokens are in every text, and so at the floor.
+    """
     drawn = corpus.draw(0, rows=min(texts, len(corpus)), seed=seed).english
     counts = torch.zeros(english.get_vocab_size())
-    for encoding in english.encode_batch_fast(drawn, add_special_tokens=False):
-        counts[list(set(encoding.ids))] += 1
+    for ids in encode_ids(english, drawn):
+        counts[list(set(ids))] += 1
     return torch.log(len(drawn) / (1 + counts)).clamp(min=0.1)
 
 
@@ -109,7 +112,7 @@ def learn(
     *,
     seed: int,
 ) -> Iterator[dict[str, float | int]]:
-    """Train the bag, yielding a record every `RECORD_EVERY_STEPS`."""
+    """Train the bag, yielding a record for each step."""
     idf = inverse_document_frequency(corpus, tokenizers.english, texts=50_000, seed=seed)
     centre = english_table.mean(0)
     optimizer = torch.optim.Adam(bag.parameters(), lr=table.learning_rate, fused=True)
@@ -130,8 +133,7 @@ def learn(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if step % RECORD_EVERY_STEPS == 0:
-            yield {"step": step, "loss": loss.item()}
+        yield {"step": step + 1, "loss": loss.item()}
 
 
 def run(loaded: LoadedRecipe) -> None:
@@ -140,18 +142,21 @@ def run(loaded: LoadedRecipe) -> None:
     run_table = loaded.recipe.run
     torch.manual_seed(run_table.seed)
     torch.set_num_threads(run_table.threads)
-    encoder = BertModel.from_pretrained(table.english, add_pooling_layer=False)
+    encoder = load_encoder(str(table.english))
     tokenizers = Tokenizers(
         english=load_tokenizer(table.english / "tokenizer.json", max_tokens=table.max_tokens),
         pieces=load_tokenizer(table.tokenizer / "tokenizer.json", max_tokens=table.max_tokens),
     )
     corpus = load_corpus(table.corpus, exponent=table.exponent)
+    if corpus.english is None:
+        raise RecipeError("align needs parallel text: set pair_column")
     english_table = encoder.embeddings.word_embeddings.weight.detach().clone()
     bag = WeightedBag(initial_vectors(tokenizers, english_table))
     steps = learn(bag, table, corpus, english_table, tokenizers, seed=run_table.seed)
-    with Records(run_table.folder) as records:
-        for record in track(steps, "align", total=table.steps // RECORD_EVERY_STEPS):
-            records.write(record)
+    with Records(run_table.folder, steps_done=0) as records:
+        for record in track(steps, "align", total=table.steps):
+            if record["step"] % RECORD_EVERY_STEPS == 0 or record["step"] in (1, table.steps):
+                records.write(record)
     encoder.resize_token_embeddings(len(bag.vectors), mean_resizing=False)
     encoder.embeddings.word_embeddings.weight.data.copy_(bag.vectors.detach())
     save_encoder(run_table.folder / "encoder", encoder, table.tokenizer / "tokenizer.json")

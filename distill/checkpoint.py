@@ -1,17 +1,17 @@
 """What a run leaves on disk: encoder folders, and checkpoints it can go on from exactly.
 
-Everything is written beside its place and then renamed, so that a killed run leaves either the
-old file or the new one. Tensors are safetensors: no pickle is ever read.
+Everything is written beside its place and then renamed, so that a killed run leaves what was
+there before or what it wrote, whole. Tensors are safetensors: no pickle is ever read.
 """
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -20,6 +20,7 @@ from app.errors import LightMBERTError
 from distill.batches import Cursor
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
+PROVENANCE_FILE = "provenance.json"
 
 
 class CheckpointError(LightMBERTError):
@@ -38,14 +39,29 @@ class Progress:
     """Where its text goes on."""
 
 
-def save_encoder(folder: Path, encoder: PreTrainedModel, tokenizer_file: Path) -> None:
-    """Write an encoder folder (config.json, model.safetensors, tokenizer.json), replacing it whole."""
-    partial = folder.with_name(folder.name + ".partial")
+def save_encoder(
+    folder: Path,
+    encoder: PreTrainedModel,
+    tokenizer_file: Path,
+    *,
+    provenance: Mapping[str, str] | None = None,
+) -> None:
+    """Write config.json, model.safetensors, tokenizer.json and, if given, provenance.json.
+
+    A folder that was there is replaced whole, with the heads it had: they were another
+    encoder's. A folder cannot be replaced in one step; killed in between, both lie beside it.
+    """
+    partial, former = (folder.with_name(folder.name + end) for end in (".partial", ".former"))
     shutil.rmtree(partial, ignore_errors=True)
     encoder.save_pretrained(partial, safe_serialization=True)
-    shutil.copy(tokenizer_file, partial / "tokenizer.json")
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copyfile(tokenizer_file, partial / "tokenizer.json")
+    if provenance is not None:
+        (partial / PROVENANCE_FILE).write_text(json.dumps(provenance), encoding="utf-8")
+    shutil.rmtree(former, ignore_errors=True)
+    if folder.exists():
+        folder.rename(former)
     partial.rename(folder)
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def save_checkpoint(
@@ -73,23 +89,26 @@ def load_checkpoint(
     """Restore what `save_checkpoint` wrote; None when the folder holds no checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint was written by another recipe.
+        CheckpointError: the checkpoint is damaged, or was written by another recipe.
     """
     path = folder / CHECKPOINT_FILE
     if not path.exists():
         return None
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-        if metadata["recipe_sha256"] != recipe_sha256:
-            raise CheckpointError(
-                f"{path} was written by another recipe (sha256 {metadata['recipe_sha256'][:12]}, "
-                f"this one {recipe_sha256[:12]}); remove {folder} or name another run folder"
-            )
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        written_by, progress = metadata["recipe_sha256"], json.loads(metadata["progress"])
+    except (OSError, SafetensorError, KeyError) as error:
+        raise CheckpointError(f"{path} is no checkpoint: {error!r}") from error
+    if written_by != recipe_sha256:
+        raise CheckpointError(
+            f"{path} was written by another recipe (sha256 {written_by[:12]}, "
+            f"this one {recipe_sha256[:12]}); remove {folder} or name another run folder"
+        )
     student.load_state_dict(_stripped(tensors, "student."))
     _restore_optimizer(optimizer, _stripped(tensors, "optimizer."))
     torch.set_rng_state(tensors["random_state"])
-    progress = json.loads(metadata["progress"])
     return Progress(progress["step"], Cursor(**progress["cursor"]))
 
 

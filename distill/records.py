@@ -1,4 +1,4 @@
-"""Records of a run: one JSON object per line, appended, readable while the run goes on."""
+"""Records of a run: one JSON object per line, readable while the run goes on."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +10,20 @@ RECORDS_FILE = "records.jsonl"
 
 
 class Records:
-    """Appends to `folder/records.jsonl`."""
+    """Writes `folder/records.jsonl`, going on after the steps already done.
 
-    def __init__(self, folder: Path) -> None:
+    A killed run has recorded steps past its last checkpoint. They will be done again, so their
+    records are dropped, and with them a line that was cut short.
+    """
+
+    def __init__(self, folder: Path, *, steps_done: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / RECORDS_FILE).open("ab")
+        path = folder / RECORDS_FILE
+        kept = [line for line in _lines(path) if _is_of(line, steps_done)]
+        partial = path.with_suffix(".partial")
+        partial.write_bytes(b"".join(kept))
+        partial.replace(path)
+        self._file = path.open("ab")
 
     def write(self, record: Mapping[str, float | int | str]) -> None:
         self._file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
@@ -30,3 +39,12 @@ class Records:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
+
+
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines(keepends=True) if path.exists() else []
+
+
+def _is_of(line: bytes, steps_done: int) -> bool:
+    """Whether the line is a whole record of one of the steps done."""
+    return line.endswith(b"\n") and int(orjson.loads(line)["step"]) <= steps_done

@@ -5,17 +5,20 @@
 Started again, the same command goes on from the last checkpoint.
 """
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
-import orjson
 import torch
 from rich.progress import track
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import BertModel
 
+from app.errors import LightMBERTError
 from distill.batches import Batches, Cursor, load_tokenizer
 from distill.checkpoint import Progress, load_checkpoint, save_checkpoint, save_encoder
 from distill.config import LoadedRecipe, RecipeError, require
@@ -25,6 +28,12 @@ from distill.records import Records
 from distill.student import student_of
 from distill.tables import SentenceTable, TrainTable
 from distill.teacher import load_teacher, tokenizer_file, vocabularies_agree
+
+
+class DivergedError(LightMBERTError):
+    """A run's numbers are no longer finite."""
+
+    code = "diverged"
 
 
 @dataclass(frozen=True)
@@ -43,29 +52,32 @@ def run(loaded: LoadedRecipe) -> None:
     """Train to the end of the recipe and write `folder/encoder`."""
     table, folder = require(loaded.recipe.train, "train"), loaded.recipe.run.folder
     training, fingerprint = prepare(loaded)
-    progress = load_checkpoint(
-        folder, training.student, training.optimizer, recipe_sha256=loaded.sha256
-    )
-    start = progress or Progress(0, Cursor())
-    with Records(folder) as records:
+    student, optimizer = training.student, training.optimizer
+    start = load_checkpoint(folder, student, optimizer, recipe_sha256=loaded.sha256)
+    start = start or Progress(0, Cursor())
+    with Records(folder, steps_done=start.step) as records:
         steps = train(training, start)
         for record, progress in track(steps, "train", total=table.steps - start.step):
-            if progress.step % table.record_every_steps == 0:
-                # .item() waits for the device, so it is asked for here and not at every step
-                records.write(
-                    {k: v.item() if isinstance(v, Tensor) else v for k, v in record.items()}
-                )
-            if progress.step % table.checkpoint_every_steps == 0 or progress.step == table.steps:
-                save_checkpoint(
-                    folder,
-                    training.student,
-                    training.optimizer,
-                    progress,
-                    recipe_sha256=loaded.sha256,
-                )
-    save_encoder(folder / "encoder", training.student, tokenizer_file(table.start))
-    provenance = {"teacher": table.teacher, "data_fingerprint": fingerprint}
-    (folder / "encoder" / "provenance.json").write_bytes(orjson.dumps(provenance))
+            step = progress.step
+            recording = step % table.record_every_steps == 0
+            saving = step % table.checkpoint_every_steps == 0 or step == table.steps
+            # reading a number waits for the device, so it is not done at every step
+            numbers = measured(record) if recording or saving else {}
+            if recording:
+                records.write(numbers)
+            if saving:
+                save_checkpoint(folder, student, optimizer, progress, recipe_sha256=loaded.sha256)
+    save_encoder(
+        folder / "encoder",
+        student,
+        tokenizer_file(table.start),
+        provenance={"teacher": _told(table.teacher), "data_fingerprint": fingerprint},
+    )
+
+
+def _told(encoder: str) -> str:
+    """The encoder's name as others are told: where it lies on this machine means nothing there."""
+    return Path(encoder).name if Path(encoder).is_absolute() else encoder
 
 
 def train(run: Run, start: Progress) -> Iterator[tuple[dict[str, Tensor | float | int], Progress]]:
@@ -103,6 +115,22 @@ def train(run: Run, start: Progress) -> Iterator[tuple[dict[str, Tensor | float 
         )
 
 
+def measured(record: Mapping[str, Tensor | float | int]) -> dict[str, float | int]:
+    """The record as plain numbers.
+
+    Raises:
+        DivergedError: one of them is not finite, and so no later one will be.
+    """
+    numbers = {k: v.item() if isinstance(v, Tensor) else v for k, v in record.items()}
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise DivergedError(
+                f"step {numbers['step']}: {name} is {number}. The last checkpoint is from before; "
+                "a lower learning rate may help"
+            )
+    return numbers
+
+
 def schedule(step: int, table: TrainTable) -> float:
     """Share of the peak learning rate: linear from 0 over the warm-up, then linear to 0."""
     if step < table.warmup_steps:
@@ -114,7 +142,7 @@ def prepare(loaded: LoadedRecipe) -> tuple[Run, str]:
     """Build the run and the fingerprint of its data, refusing what cannot work before it starts.
 
     Raises:
-        RecipeError: objective, tokenizers and text do not fit together.
+        RecipeError: objective, text, tokenizers and encoders do not fit together.
     """
     table, run_table = require(loaded.recipe.train, "train"), loaded.recipe.run
     torch.manual_seed(run_table.seed)
@@ -134,6 +162,11 @@ def prepare(loaded: LoadedRecipe) -> tuple[Run, str]:
         layers=table.student.layers,
         freeze_embeddings=table.student.freeze_embeddings,
     ).to(device)
+    _check_room(table.start, student, of_student, max_tokens=table.max_tokens)
+    _check_room(table.teacher, teacher, of_teacher, max_tokens=table.max_tokens)
+    _check_likeness(
+        student, teacher, ["hidden_size", *([] if sentence else ["num_attention_heads"])]
+    )
     return Run(
         table=table,
         student=student,
@@ -148,6 +181,26 @@ def prepare(loaded: LoadedRecipe) -> tuple[Run, str]:
         ),
         device=device,
     ), corpus.fingerprint()
+
+
+def _check_room(name: str, encoder: BertModel, tokenizer: Tokenizer, *, max_tokens: int) -> None:
+    positions, rows = encoder.config.max_position_embeddings, encoder.config.vocab_size
+    if max_tokens > positions:
+        raise RecipeError(f"max_tokens {max_tokens} exceeds the {positions} positions of {name}")
+    if tokenizer.get_vocab_size() > rows:
+        raise RecipeError(
+            f"the tokenizer of {name} has {tokenizer.get_vocab_size()} pieces, its table {rows} rows"
+        )
+
+
+def _check_likeness(student: BertModel, teacher: BertModel, parts: list[str]) -> None:
+    for part in parts:
+        found, wanted = getattr(student.config, part), getattr(teacher.config, part)
+        if found != wanted:
+            raise RecipeError(
+                f"{part} is {found} in the student and {wanted} in the teacher; "
+                "the objective compares them"
+            )
 
 
 def losses_of(

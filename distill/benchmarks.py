@@ -10,8 +10,8 @@ import numpy as np
 from scipy.stats import spearmanr
 from sklearn.metrics import f1_score
 
-from distill.corpus import read_table
-from distill.encoders import Encoder, unit
+from distill.corpus import CorpusError, read_table
+from distill.encoders import Encoder, embeddings
 from distill.labelled import Labelled, read_labelled
 from distill.tables import LabelledTable
 
@@ -19,8 +19,16 @@ Scores = dict[str, float]
 
 
 def languages_in(folder: Path, wanted: Iterable[str]) -> list[str]:
-    """Those of the wanted languages that the folder has a file for."""
-    return [language for language in wanted if (folder / f"{language}.parquet").is_file()]
+    """Those of the wanted languages that the folder has a file for.
+
+    Raises:
+        CorpusError: it has none of them.
+    """
+    languages = list(wanted)
+    found = [language for language in languages if (folder / f"{language}.parquet").is_file()]
+    if not found:
+        raise CorpusError(f"{folder} has no LANG.parquet for any of: {', '.join(languages)}")
+    return found
 
 
 def topic(encoder: Encoder, folder: Path, languages: Iterable[str], *, split: str) -> Scores:
@@ -28,7 +36,8 @@ def topic(encoder: Encoder, folder: Path, languages: Iterable[str], *, split: st
     scores = {}
     for language in languages_in(folder, languages):
         rows = _labelled(folder / f"{language}.parquet", split)
-        scores[language] = float(np.mean(_predicted(encoder, "topic", rows) == np.array(rows.labels)))
+        correct = _predicted(encoder, "topic", rows) == np.array(rows.labels)
+        scores[language] = float(correct.mean())
     return scores
 
 
@@ -47,13 +56,13 @@ def tatoeba(encoder: Encoder, folder: Path, languages: Iterable[str]) -> dict[st
 
     `to_english` and `from_english` are accuracy@1 among the language's own pairs; `closer` is
     the share of sentences nearer to their translation than to another sentence of their own
-    language.
+    language, which is the one before it in the file.
     """
     scores: dict[str, Scores] = {"to_english": {}, "from_english": {}, "closer": {}}
     for language in languages_in(folder, languages):
-        rows = read_table(folder / f"{language}.parquet")
-        texts = unit(encoder.outputs(rows["text"].to_pylist())["pooled"])
-        english = unit(encoder.outputs(rows["text_en"].to_pylist())["pooled"])
+        rows = read_table(folder / f"{language}.parquet", columns=("text", "text_en"))
+        texts = embeddings(encoder, rows["text"].to_pylist())
+        english = embeddings(encoder, rows["text_en"].to_pylist())
         cosine = texts @ english.T
         own = np.arange(len(texts))
         scores["to_english"][language] = float(np.mean(cosine.argmax(1) == own))
@@ -67,11 +76,15 @@ def sts(encoder: Encoder, folder: Path, languages: Iterable[str], *, split: str)
     """Spearman correlation of cosine and gold similarity (STS-B and its translations)."""
     scores = {}
     for language in languages_in(folder, languages):
-        rows = read_table(folder / f"{language}.parquet", where={"split": split})
-        first = unit(encoder.outputs(rows["sentence1"].to_pylist())["pooled"])
-        second = unit(encoder.outputs(rows["sentence2"].to_pylist())["pooled"])
-        gold = rows["score"].to_numpy()
-        scores[language] = float(spearmanr((first * second).sum(1), gold).statistic)
+        rows = read_table(
+            folder / f"{language}.parquet",
+            columns=("sentence1", "sentence2", "score"),
+            where={"split": split},
+        )
+        first = embeddings(encoder, rows["sentence1"].to_pylist())
+        second = embeddings(encoder, rows["sentence2"].to_pylist())
+        cosine, gold = (first * second).sum(1), rows["score"].to_numpy()
+        scores[language] = float(spearmanr(cosine, gold).statistic)
     return scores
 
 
@@ -83,4 +96,5 @@ def _labelled(path: Path, split: str) -> Labelled:
 
 def _predicted(encoder: Encoder, task: str, rows: Labelled) -> np.ndarray:
     logits = encoder.outputs(rows.texts)[f"logits_{task}"]
-    return np.array(encoder.labels[task])[logits.argmax(1)]
+    predicted: np.ndarray = np.array(encoder.labels[task])[logits.argmax(axis=1)]
+    return predicted

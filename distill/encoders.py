@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from app.runtime.artifact import load_manifest
+from app.runtime.outputs import Floats, unit_vectors
 from app.runtime.session import StudentSession
 from app.runtime.tokenizer import Tokenizer as ServedTokenizer
 from distill.batches import load_tokenizer, tokenize
 from distill.heads import load_heads
 from distill.teacher import encode, load_teacher, tokenizer_file
 
-Outputs = dict[str, np.ndarray]
+Outputs = dict[str, Floats]
 
 BATCH_TEXTS = 32
 
@@ -32,10 +33,16 @@ class Encoder(Protocol):
         """Outputs of all texts, in their order."""
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows scaled to length 1: (B, D) -> (B, D)."""
-    scaled: np.ndarray = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return scaled
+class RunBatch(Protocol):
+    """Texts of one batch -> their outputs."""
+
+    def __call__(self, texts: list[str]) -> Outputs: ...
+
+
+def embeddings(encoder: Encoder, texts: Sequence[str]) -> Floats:
+    """Unit vectors of all texts, in their order: (B, H)."""
+    pooled = encoder.outputs(texts)["pooled"]
+    return unit_vectors(pooled, pooled.shape[1])
 
 
 class TorchEncoder:
@@ -76,7 +83,7 @@ class FolderEncoder:
         )
 
 
-def _in_order(texts: Sequence[str], run: "RunBatch") -> Outputs:
+def _in_order(texts: Sequence[str], run: RunBatch) -> Outputs:
     """Run in batches of like length, and give the outputs back in the order of the texts."""
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     parts = [
@@ -85,9 +92,3 @@ def _in_order(texts: Sequence[str], run: "RunBatch") -> Outputs:
     ]
     back = np.argsort(order)
     return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
-
-
-class RunBatch(Protocol):
-    """Texts of one batch -> their outputs."""
-
-    def __call__(self, texts: list[str]) -> Outputs: ...

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from distill.corpus import CorpusError, read_table
 from distill.tables import LabelledTable
 
@@ -18,15 +20,12 @@ def read_labelled(table: LabelledTable) -> Labelled:
     """Read the rows of `table.path` whose columns hold what `table.where` says.
 
     Raises:
-        CorpusError: the file or a column is missing, or no row is left.
+        CorpusError: the file or a column is missing, a row lacks text or label, or none is left.
     """
-    rows = read_table(table.path, where=table.where)
-    for column in (table.text_column, table.label_column):
-        if column not in rows.column_names:
-            raise CorpusError(
-                f"{table.path} has no column {column!r}; it has: {', '.join(rows.column_names)}"
-            )
-    return Labelled(
-        [str(text) for text in rows[table.text_column].to_pylist()],
-        [str(label) for label in rows[table.label_column].to_pylist()],
-    )
+    columns = table.text_column, table.label_column
+    rows = read_table(table.path, columns=columns, where=table.where)
+    for column in columns:
+        if empty := rows[column].null_count:
+            raise CorpusError(f"{table.path}: {empty} of {len(rows)} rows have no {column!r}")
+    texts, labels = (rows[column].cast(pa.string()).to_pylist() for column in columns)
+    return Labelled(texts, labels)

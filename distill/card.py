@@ -19,15 +19,19 @@ MEANING = {
 
 
 def summary(evaluation: Evaluation, benchmark: str, table: EvaluateTable) -> list[tuple[str, ...]]:
-    """Rows of a benchmark's table: each language, then source, mean of the others, worst, retention.
+    """Rows of a benchmark's table: each language, then mean and worst of the others, retention.
 
-    Retention is the mean of the others divided by the teacher's.
+    The others are all but the language the heads were trained on. Retention is the mean of the
+    others divided by the teacher's.
     """
     measured = {name: scores.get(benchmark, {}) for name, scores in evaluation.items()}
-    languages = [lang for lang in table.languages if any(lang in s for s in measured.values())]
-    rows = [(lang, *(_cell(scores.get(lang)) for scores in measured.values())) for lang in languages]
+    rows = [
+        (language, *(_cell(scores.get(language)) for scores in measured.values()))
+        for language in table.languages
+        if any(language in scores for scores in measured.values())
+    ]
     others = {
-        name: [score for lang, score in scores.items() if lang != table.source_language]
+        name: [score for language, score in scores.items() if language != table.source_language]
         for name, scores in measured.items()
     }
     means = {name: sum(s) / len(s) if s else None for name, s in others.items()}

@@ -19,6 +19,7 @@ from distill.config import LoadedRecipe, require
 from distill.encoders import Encoder, FolderEncoder, TorchEncoder
 from distill.tables import EvaluateTable
 
+
 def run(loaded: LoadedRecipe) -> None:
     """Measure, print, write."""
     table, threads = require(loaded.recipe.evaluate, "evaluate"), loaded.recipe.run.threads
@@ -27,7 +28,7 @@ def run(loaded: LoadedRecipe) -> None:
     for name, source in table.encoders.items():
         evaluation[name] = measure(TorchEncoder(source, max_tokens=table.max_tokens), table)
     manifest = load_manifest(table.model_dir)
-    served = [variant.precision for variant in manifest.variants if variant.target != "cuda"]
+    served = dict.fromkeys(v.precision for v in manifest.variants if v.target != "cuda")
     for precision in served:
         encoder = FolderEncoder(table.model_dir, precision=precision, threads=threads)
         evaluation[precision] = measure(encoder, table)
@@ -47,7 +48,8 @@ def run(loaded: LoadedRecipe) -> None:
 def measure(encoder: Encoder, table: EvaluateTable) -> dict[str, Scores]:
     """Every benchmark the encoder can answer: one without heads gets no classification scores."""
     languages, split = table.languages, table.split
-    scores = {f"tatoeba_{k}": v for k, v in benchmarks.tatoeba(encoder, table.tatoeba, languages).items()}
+    retrieval = benchmarks.tatoeba(encoder, table.tatoeba, languages)
+    scores = {f"tatoeba_{kind}": by_language for kind, by_language in retrieval.items()}
     scores["sts"] = benchmarks.sts(encoder, table.sts, languages, split=split)
     if "topic" in encoder.labels:
         scores["topic"] = benchmarks.topic(encoder, table.topic, languages, split=split)

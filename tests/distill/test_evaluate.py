@@ -1,0 +1,146 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import torch
+from tiny_encoder import WIDTH
+from tiny_world import World, recipe, sentences
+
+from app.runtime.artifact import load_manifest
+from distill.encoders import FolderEncoder, TorchEncoder
+from distill.evaluate import run
+from distill.heads import Head, save_head
+
+ENGLISH = [("hund", "dog"), ("katt", "cat"), ("tax tax", "tax")]
+
+
+@pytest.fixture
+def model_dir(toy_model_dir: Path, tmp_path: Path) -> Path:
+    """The toy student: "hund" and "dog" are one direction, "katt" and "cat" another."""
+    return Path(shutil.copytree(toy_model_dir, tmp_path / "model"))
+
+
+@pytest.fixture
+def teacher(world: World, tmp_path: Path) -> Path:
+    """An encoder folder with a topic head."""
+    folder = Path(shutil.copytree(world.teacher, tmp_path / "teacher"))
+    head = Head("topic", ("animals", "money"), "single", torch.randn(2, WIDTH), torch.zeros(2))
+    save_head(folder, head)
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Swedish and, for topics, English; German is nowhere."""
+
+    def write(name: str, **columns: list[object]) -> None:
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pa.parquet.write_table(pa.table(columns), path)
+
+    texts, english = zip(*ENGLISH, strict=True)
+    write("tatoeba/sv.parquet", text=list(texts), text_en=list(english))
+    write(
+        "sib200/sv.parquet",
+        text=["hund", "katt", "tax", "katt tax tax"],
+        label=["animals", "animals", "money", "animals"],
+        split=["dev"] * 4,
+    )
+    write("sib200/en.parquet", text=["dog"], label=["money"], split=["dev"])
+    write("umsab/sv.parquet", text=["hund"], label=["good"], split=["dev"])
+    write(
+        "stsb/sv.parquet",
+        sentence1=["hund", "hund", "hund"],
+        sentence2=["dog", "hund katt", "katt"],
+        score=[5.0, 3.0, 1.0],
+        split=["dev"] * 3,
+    )
+    return tmp_path / "data"
+
+
+def evaluate_table(model_dir: Path, teacher: Path, data: Path, report: Path) -> dict[str, object]:
+    return {
+        "model_dir": model_dir,
+        "encoders": {"teacher": str(teacher)},
+        "teacher": "teacher",
+        "languages": ["en", "sv", "de"],
+        "source_language": "en",
+        "split": "dev",
+        "topic": data / "sib200",
+        "sentiment": data / "umsab",
+        "tatoeba": data / "tatoeba",
+        "sts": data / "stsb",
+        "max_tokens": 16,
+        "description": "A toy.",
+        "weaknesses": ["It knows five words."],
+        "report": report,
+    }
+
+
+def test_a_folder_is_measured_as_it_is_served_and_told_what_was_found(
+    model_dir: Path,
+    teacher: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = load_manifest(model_dir)
+    table = evaluate_table(model_dir, teacher, data, tmp_path / "report")
+    run(recipe(tmp_path / "run", evaluate=table))
+
+    evaluation = orjson.loads((tmp_path / "report" / "evaluation.json").read_bytes())
+    assert list(evaluation) == ["teacher", "fp32"]
+    expected = {
+        "tatoeba_to_english": {"sv": 1.0},
+        "tatoeba_from_english": {"sv": 1.0},
+        "tatoeba_closer": {"sv": 1.0},
+        "sts": {"sv": pytest.approx(1.0)},
+        "topic": {"en": 0.0, "sv": 0.75},  # "katt tax tax" is more money than animal
+    }
+    assert evaluation["fp32"] == expected
+    assert evaluation["teacher"].keys() == expected.keys()
+
+    manifest = load_manifest(model_dir)
+    assert manifest.provenance.metrics == {"fp32": expected}
+    assert manifest.model_copy(update={"provenance": before.provenance}) == before
+    card = (model_dir / "CARD.md").read_text()
+    report = (tmp_path / "report" / "evaluation.md").read_text()
+    assert "- It knows five words." in card
+    assert report in card
+    printed = capsys.readouterr().out
+    for benchmark in expected:
+        assert benchmark in printed
+    assert "retention of teacher" in printed
+
+
+def test_an_encoder_without_heads_is_measured_without_them(
+    model_dir: Path, world: World, data: Path, tmp_path: Path
+) -> None:
+    table = evaluate_table(model_dir, world.teacher, data, tmp_path / "report")
+    run(recipe(tmp_path / "run", evaluate=table))
+    evaluation = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    assert "topic" not in evaluation["teacher"]
+    assert "topic" in evaluation["fp32"]
+    assert "sentiment" not in evaluation["fp32"]
+
+
+def test_outputs_come_in_the_order_of_the_texts(model_dir: Path, teacher: Path) -> None:
+    texts = [text for pair in zip(sentences("de"), sentences("zh"), strict=True) for text in pair]
+    encoder = TorchEncoder(teacher, max_tokens=48)
+    together = encoder.outputs(texts)
+    assert together["pooled"].shape == (len(texts), WIDTH)
+    for index in (0, 1, 77, 143):
+        alone = encoder.outputs([texts[index]])
+        for name, rows in together.items():
+            np.testing.assert_allclose(rows[index], alone[name][0], rtol=1e-3, atol=1e-4)
+
+    served = FolderEncoder(model_dir, precision="fp32", threads=1)
+    words = ["katt", "a long text of unknown words that is cut", "hund", "tax"] * 20
+    pooled = served.outputs(words)["pooled"]
+    assert (pooled[0::4] == pooled[0]).all()
+    assert pooled[[0, 2, 3]].argmax(1).tolist() == [1, 0, 2]

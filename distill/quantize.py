@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import onnx
+from rich.console import Console
 
 from app.errors import VariantError
 from app.runtime.artifact import (
@@ -109,7 +110,7 @@ def run(loaded: LoadedRecipe) -> None:
     """Add the variants that the recipe's `[quantize]` table names."""
     table = require(loaded.recipe.quantize, "quantize")
     min_cosines = {"int8": table.min_cosine_int8, "fp16": table.min_cosine_fp16}
-    quantize_student(
+    parities = quantize_student(
         table.model_dir,
         tolerances={
             precision: Tolerance(
@@ -121,3 +122,11 @@ def run(loaded: LoadedRecipe) -> None:
         texts=table.parity_texts,
         keep_fp32=table.keep_fp32,
     )
+    for precision, parity in parities.items():
+        errors = ", ".join(
+            f"{task} {values.max():.4f}" for task, values in parity.probability_errors.items()
+        )
+        Console().print(
+            f"{precision}: cosine to fp32 at least {parity.cosines.min():.4f}, mean "
+            f"{parity.cosines.mean():.4f}; largest error of a probability: {errors or 'no heads'}"
+        )

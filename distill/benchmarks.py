@@ -72,7 +72,9 @@ def tatoeba(encoder: Encoder, folder: Path, languages: Iterable[str]) -> dict[st
     return scores
 
 
-def sts(encoder: Encoder, folder: Path, languages: Iterable[str], *, split: str) -> Scores:
+def sts(
+    encoder: Encoder, folder: Path, languages: Iterable[str], *, split: str, max_pairs: int
+) -> Scores:
     """Spearman correlation of cosine and gold similarity (STS-B and its translations)."""
     scores = {}
     for language in languages_in(folder, languages):
@@ -80,7 +82,7 @@ def sts(encoder: Encoder, folder: Path, languages: Iterable[str], *, split: str)
             folder / f"{language}.parquet",
             columns=("sentence1", "sentence2", "score"),
             where={"split": split},
-        )
+        ).slice(0, max_pairs)
         first = embeddings(encoder, rows["sentence1"].to_pylist())
         second = embeddings(encoder, rows["sentence2"].to_pylist())
         cosine, gold = (first * second).sum(1), rows["score"].to_numpy()

@@ -59,6 +59,18 @@ def tables(evaluation: Evaluation, table: EvaluateTable) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def _weakest(evaluation: Evaluation, table: EvaluateTable) -> list[str]:
+    """The three lowest languages of each benchmark, as the last encoder measured scores them."""
+    name, scores = list(evaluation.items())[-1]
+    lines = []
+    for benchmark, by_language in scores.items():
+        lowest = sorted(by_language.items(), key=lambda item: item[1])[:3]
+        listed = ", ".join(f"{language} {score:.3f}" for language, score in lowest)
+        meaning = MEANING[benchmark].format(source=table.source_language)
+        lines.append(f"- Lowest ({name}): {listed} ({meaning})")
+    return lines
+
+
 def _line(cells: tuple[str, ...] | list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
@@ -98,6 +110,7 @@ def card(manifest: Manifest, evaluation: Evaluation, table: EvaluateTable) -> st
             "## What it is weak at",
             "",
             *(f"- {weakness}" for weakness in table.weaknesses),
+            *_weakest(evaluation, table),
             "",
             "## Scores",
             "",

@@ -50,7 +50,9 @@ def measure(encoder: Encoder, table: EvaluateTable) -> dict[str, Scores]:
     languages, split = table.languages, table.split
     retrieval = benchmarks.tatoeba(encoder, table.tatoeba, languages)
     scores = {f"tatoeba_{kind}": by_language for kind, by_language in retrieval.items()}
-    scores["sts"] = benchmarks.sts(encoder, table.sts, languages, split=split)
+    scores["sts"] = benchmarks.sts(
+        encoder, table.sts, languages, split=split, max_pairs=table.max_sts_pairs
+    )
     if "topic" in encoder.labels:
         scores["topic"] = benchmarks.topic(encoder, table.topic, languages, split=split)
     if "sentiment" in encoder.labels:

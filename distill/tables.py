@@ -217,6 +217,8 @@ class EvaluateTable(_Table):
     sentiment: Path
     tatoeba: Path
     sts: Path
+    max_sts_pairs: PositiveInt
+    """Per language, the first ones of its split."""
     max_tokens: PositiveInt
     description: str
     """First paragraph of the card."""

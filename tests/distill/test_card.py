@@ -31,6 +31,7 @@ def table() -> EvaluateTable:
         sentiment=nowhere,
         tatoeba=nowhere,
         sts=nowhere,
+        max_sts_pairs=100,
         max_tokens=8,
         description="A small student.",
         weaknesses=("Swahili", "long texts"),

@@ -75,6 +75,7 @@ def evaluate_table(model_dir: Path, teacher: Path, data: Path, report: Path) -> 
         "sentiment": data / "umsab",
         "tatoeba": data / "tatoeba",
         "sts": data / "stsb",
+        "max_sts_pairs": 100,
         "max_tokens": 16,
         "description": "A toy.",
         "weaknesses": ["It knows five words."],

@@ -79,10 +79,11 @@ def rank(
     chances = probabilities(logits, task)  # (B, C)
     order = np.argsort(-chances, axis=1, kind="stable")
     limit = task.threshold if threshold is None else threshold
+    most = len(task.labels) if top_k is None else min(top_k, len(task.labels))
     counts = np.full(len(chances), len(task.labels)) if limit is None else (chances >= limit).sum(1)
     return Ranking(
         labels=task.labels,
         scores=logits if output == "logits" else chances,
         order=order,
-        counts=np.minimum(counts, top_k or len(task.labels)),
+        counts=np.minimum(counts, most),
     )

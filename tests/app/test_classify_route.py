@@ -197,3 +197,10 @@ async def test_temperature_divides_the_logits(tmp_path: Path) -> None:
     async with serving(write_model_dir(tmp_path / "toy", cool)) as http:
         [result] = (await http.classify("hund", task="topic")).json()["results"]
         assert result["score"] == pytest.approx(softmax_of_first(4 / 3 / 2))
+
+
+@pytest.mark.parametrize("top_k", [2, 2**63, 10**30])
+async def test_more_labels_than_there_are_gives_all(http: Client, top_k: int) -> None:
+    answer = await http.classify("hund", task="topic", top_k=top_k)
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["results"][0]["scores"]) == 2

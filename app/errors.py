@@ -20,6 +20,14 @@ LightMBERTError
 The tree knows no HTTP: statuses are a table in `app.api`, and a test binds the two.
 """
 
+_MOST_SHOWN = 64
+"""Characters of a caller's word that are repeated to it: as many as a name may have."""
+
+
+def shortened(word: str) -> str:
+    """The word as an error repeats it: an error is no place for megabytes."""
+    return word if len(word) <= _MOST_SHOWN else f"{word[:_MOST_SHOWN]}…"
+
 
 class LightMBERTError(Exception):
     """Base of all. `code` is stable and machine-readable; `param` names the offending field."""
@@ -95,7 +103,7 @@ class UnknownTaskError(InputError):
 
     def __init__(self, *, task: str | None, known: list[str]) -> None:
         listed = ", ".join(known) if known else "none"
-        asked = f"task {task!r} is unknown" if task is not None else "task is required"
+        asked = f"task {shortened(task)!r} is unknown" if task is not None else "task is required"
         super().__init__(f"{asked}; this model's tasks: {listed}", param="task")
 
 
@@ -106,7 +114,8 @@ class UnknownModelError(InputError):
 
     def __init__(self, *, model: str, known: list[str]) -> None:
         super().__init__(
-            f"model {model!r} is not served here; served: {', '.join(known)}", param="model"
+            f"model {shortened(model)!r} is not served here; served: {', '.join(known)}",
+            param="model",
         )
 
 

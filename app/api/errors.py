@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app import errors
-from app.errors import LightMBERTError
+from app.errors import LightMBERTError, shortened
 from app.service import Service
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,9 @@ STATUS_BY_ERROR: dict[type[LightMBERTError], int] = {
 
 CLIENT_GONE = 499
 NOT_READY_RETRY_S = 1.0
+
+_MOST_ERRORS = 100
+"""A body with more of them has that many unknown keys: its lists stop at their first error."""
 
 
 class ErrorDetail(BaseModel):
@@ -79,6 +82,8 @@ def install(app: FastAPI) -> None:
 
 def input_error(error: ValidationError) -> LightMBERTError:
     """What pydantic found wrong with a body, as one of ours: 400 if it is no JSON at all."""
+    if error.error_count() > _MOST_ERRORS:  # to spell out a million takes seconds and a gigabyte
+        return errors.InputError(f"the body has {error.error_count()} unknown or wrong keys")
     first, *others = error.errors(include_url=False, include_context=False, include_input=False)
     if first["type"] == "json_invalid":
         return errors.MalformedBodyError(first["msg"])
@@ -95,7 +100,7 @@ def _path(location: Sequence[int | str]) -> str | None:
         if isinstance(part, int):
             path += f"[{part}]"
         elif part not in ("text", "pair"):
-            path += f".{part}" if path else part
+            path += f".{shortened(part)}" if path else shortened(part)
     return path or None
 
 

@@ -8,6 +8,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Discriminator,
+    FailFast,
     Field,
     PositiveInt,
     Tag,
@@ -34,12 +35,15 @@ def _one_or_many(*kinds: dict[str, Any]) -> WithJsonSchema:
 _TEXT = {"type": "string", "minLength": 1}
 _PAIR = {"type": "array", "items": _TEXT, "minItems": 2, "maxItems": 2}
 
-Texts = Annotated[list[str], BeforeValidator(_as_list), _one_or_many(_TEXT)]
+# Fail fast: millions of errors in one body would cost gigabytes, and only the first is told.
+Texts = Annotated[list[str], FailFast(), BeforeValidator(_as_list), _one_or_many(_TEXT)]
 TextOrPair = Annotated[
     Annotated[str, Tag("text")] | Annotated[tuple[str, str], Field(strict=False), Tag("pair")],
     Discriminator(lambda text: "pair" if isinstance(text, list) else "text"),
 ]
-TextsOrPairs = Annotated[list[TextOrPair], BeforeValidator(_as_list), _one_or_many(_TEXT, _PAIR)]
+TextsOrPairs = Annotated[
+    list[TextOrPair], FailFast(), BeforeValidator(_as_list), _one_or_many(_TEXT, _PAIR)
+]
 
 
 class _NativeRequest(BaseModel):

@@ -130,6 +130,15 @@ class Manifest(_Contract):
     provenance: Provenance
 
     @model_validator(mode="after")
+    def _embedding_fits(self) -> "Manifest":
+        if self.embedding_dimension > self.hidden_width:
+            raise ValueError(
+                f"embedding_dimension is {self.embedding_dimension}; the first dimensions of "
+                f"pooled are served, and it has {self.hidden_width}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _golden_fits(self) -> "Manifest":
         for index, golden in enumerate(self.golden):
             if len(golden.embedding) != self.embedding_dimension:
@@ -152,13 +161,15 @@ def load_manifest(folder: Path) -> Manifest:
     """Read and validate `folder/manifest.json`; file hashes are checked by `verify_file`.
 
     Raises:
-        ManifestError: the folder or its manifest is missing or malformed.
+        ManifestError: the folder or its manifest is missing, unreadable or malformed.
     """
     path = folder / MANIFEST_FILE
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise ManifestError(f"{path} does not exist; is this a model folder?") from error
+    except OSError as error:
+        raise ManifestError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise ManifestError(f"{path} is not a valid manifest: {error}") from error
 

@@ -1,10 +1,11 @@
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from toy_student import MAX_TOKENS, sha256, write_graph, write_model_dir
+from toy_student import MAX_TOKENS, describe, sha256, write_graph, write_model_dir
 
 from app.errors import ManifestError, SelfTestError, VariantError
 from app.runtime import providers
@@ -212,3 +213,25 @@ def test_a_graph_without_token_types_is_not_given_any(tmp_path: Path) -> None:
     variant = manifest.variants[0].model_copy(update={"sha256": sha256(folder / "model.onnx")})
     save_manifest(folder, manifest.model_copy(update={"variants": (variant,)}))
     load(folder).self_test(tokenizer_of(folder))
+
+
+def test_an_embedding_wider_than_what_the_graph_gives_is_refused(tmp_path: Path) -> None:
+    folder = write_model_dir(tmp_path / "toy")
+    described = describe(folder) | {"embedding_dimension": 5}
+    for golden in described["golden"]:
+        golden["embedding"] = [*golden["embedding"], 0]
+    (folder / "manifest.json").write_text(json.dumps(described))
+    with pytest.raises(ManifestError, match=r"embedding_dimension is 5; .* it has 4"):
+        load_manifest(folder)
+
+
+def test_a_manifest_that_is_no_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").mkdir()
+    with pytest.raises(ManifestError, match=r"manifest\.json cannot be read: Is a directory"):
+        load_manifest(tmp_path)
+
+
+def test_a_model_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(b"")
+    with pytest.raises(ManifestError, match=r"manifest\.json cannot be read: Not a directory"):
+        load_manifest(tmp_path / "model")

@@ -34,6 +34,8 @@ def open_output(path: Path | None, *, columns: Sequence[str]) -> Iterator[Write]
         return
     if path.suffix.lower() not in _OUTPUTS:
         raise FileError(f"{path}: unknown kind {path.suffix!r}; written: {', '.join(_OUTPUTS)}")
+    if path.is_dir():  # found by the last step otherwise, after hours of work
+        raise FileError(f"{path} cannot be written: Is a directory")
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with naming(path, "written"):

@@ -118,3 +118,16 @@ def test_a_place_that_cannot_be_written_is_named(name: str, message: str, tmp_pa
     ):
         pass
     assert names_in(tmp_path) == {"folder.jsonl"}
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+def test_a_folder_in_the_way_is_found_before_any_work(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    worked = False
+    with (
+        pytest.raises(FileError, match="Is a directory"),
+        open_output(tmp_path / name, columns=COLUMNS),
+    ):
+        worked = True
+    assert not worked
+    assert [each.name for each in tmp_path.iterdir()] == [name]

@@ -100,6 +100,8 @@ def test_similarity_is_compared_by_rank(tmp_path: Path) -> None:
     sts_rows(tmp_path, "zh", [5.0, 4.0, 1.0, 2.0, 3.0])
     scores = benchmarks.sts(encoder, tmp_path, ["de", "sw", "zh"], split="dev", max_pairs=100)
     assert scores == pytest.approx({"de": 1.0, "sw": -1.0, "zh": 0.8})
+    # The first three of zh are in order.
+    assert benchmarks.sts(encoder, tmp_path, ["zh"], split="dev", max_pairs=3) == {"zh": 1.0}
 
 
 FOOD, SPORT = [1.0, -1.0], [-3.0, -2.0]

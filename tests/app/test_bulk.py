@@ -180,7 +180,8 @@ def test_rows_are_never_read_far_ahead_of_their_answers(toy_model_dir: Path) -> 
 
 def test_closing_waits_for_what_runs_and_drops_what_is_queued(toy_model_dir: Path) -> None:
     metrics = Metrics()
-    settings = Settings(model_dir=toy_model_dir, runners=1, max_texts_per_request=1)
+    one = {"runners": 1, "max_texts_per_request": 1, "max_batch_tokens": 1}  # text a batch
+    settings = Settings(model_dir=toy_model_dir, **one)
     engine = GatedEngine.load(settings, metrics)
     rows = [Row("-", number, "hund") for number in range(1, 9)]
     answers = answer_all(rows, Embed(None), engine, truncate=False)

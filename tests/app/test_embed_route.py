@@ -129,7 +129,7 @@ async def test_what_is_wrong_is_named(
 
 
 async def test_more_than_one_fault_is_counted(http: Client) -> None:
-    answer = await http.embed([1, 2, 3])
+    answer = await http.embed([1, 2, 3], normalize=0, extra=1)  # of a list, the first only
     message = "texts[0]: Input should be a valid string (and 2 more)"
     assert answer.json()["error"]["message"] == message
 

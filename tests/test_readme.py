@@ -50,19 +50,18 @@ def runnable() -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Where a service with the embedded student listens, started as `make serve` does."""
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*LIGHTMBERT.split(), "serve", "--port", "0"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        yield listening_address(process)
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+    ) as process:
+        try:
+            yield listening_address(process)
+        finally:
+            process.terminate()
 
 
 def listening_address(process: "subprocess.Popen[str]") -> str:

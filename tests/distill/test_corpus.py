@@ -1,9 +1,10 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -60,8 +61,11 @@ def test_a_txt_file_holds_a_text_a_line(tmp_path: Path) -> None:
 
 def test_a_text_of_several_lines_is_one_text_in_csv(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    path.write_text('text,source\n"eins\nzwei, drei",a\n')
-    assert texts_of(load(CorpusTable(path=path))) == ["eins\nzwei, drei"]
+    rows = 30_000  # more than a megabyte, which is read in parts
+    path.write_text("text,source\n" + "".join(f'"Zeile\n{i}, und weiter",a\n' for i in range(rows)))
+    assert path.stat().st_size > 1 << 20
+    texts = texts_of(load(CorpusTable(path=path)))
+    assert texts == [f"Zeile\n{i}, und weiter" for i in range(rows)]
 
 
 def test_numbers_are_texts_too(tmp_path: Path) -> None:
@@ -127,6 +131,16 @@ def test_a_hub_dataset_is_streamed(tmp_path: Path) -> None:
         load(table.model_copy(update={"text_column": "body"}))
     with pytest.raises(CorpusError, match=r"split dev\) cannot be read"):
         load(table.model_copy(update={"split": "dev"}))
+
+
+def test_a_hub_dataset_is_not_read_further_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows() -> Iterator[dict[str, str]]:
+        yield from ({"text": "eins"}, {"text": "zwei"})
+        raise AssertionError("read on")
+
+    endless = datasets.IterableDataset.from_generator(rows)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: endless)
+    assert texts_of(load(CorpusTable(hub="some/where", max_rows=2))) == ["eins", "zwei"]
 
 
 def test_a_hub_dataset_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -264,9 +278,9 @@ def test_other_data_have_another_fingerprint(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "rows.csv")
     first = load(CorpusTable(path=path)).fingerprint()
     assert load(CorpusTable(path=path)).fingerprint() == first
+    assert load(CorpusTable(path=path, language="de")).fingerprint() != first
     write_rows(path, [("eins", "one", "a"), ("zwei", "two", "b"), ("dry", "three", "a")])
     assert load(CorpusTable(path=path)).fingerprint() != first
-    assert load(CorpusTable(path=path, language="de")).fingerprint() != first
 
 
 def test_a_table_is_read_where_its_columns_say(tmp_path: Path) -> None:

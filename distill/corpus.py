@@ -9,6 +9,7 @@ needs nothing but the number of the next draw.
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -226,7 +227,7 @@ def _read_hub(table: CorpusTable) -> pa.Table:
     kept = []
     try:
         rows = datasets.load_dataset(table.hub, table.hub_config, split=table.split, streaming=True)
-        for row in rows.take(table.max_rows) if table.max_rows else rows:
+        for row in islice(rows, table.max_rows):  # its own take() reads one row further
             _require_columns(row, wanted, table.hub)
             kept.append([row[column] for column in wanted])
     except (OSError, ValueError) as error:

@@ -61,7 +61,7 @@ def test_a_txt_file_holds_a_text_a_line(tmp_path: Path) -> None:
 
 def test_a_text_of_several_lines_is_one_text_in_csv(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    rows = 30_000  # more than a megabyte, which is read in parts
+    rows = 60_000  # more than a megabyte, which is read in parts
     path.write_text("text,source\n" + "".join(f'"Zeile\n{i}, und weiter",a\n' for i in range(rows)))
     assert path.stat().st_size > 1 << 20
     texts = texts_of(load(CorpusTable(path=path)))

@@ -102,9 +102,6 @@ def tokenizer_file(name: str) -> Path:
     Raises:
         EncoderError: there is none.
     """
-    found = Path(name) / "tokenizer.json"
-    if found.is_file():
-        return found
     try:
         return Path(cached_file(name, "tokenizer.json"))
     except (OSError, ValueError) as error:

@@ -41,6 +41,13 @@ def test_hidden_state_k_is_the_teachers_bit_for_bit(
     assert all(not torch.equal(answer, other) for other in every[:layers])
 
 
+def test_layers_left_out_on_purpose_are_no_cause_for_alarm(
+    world: World, capfd: pytest.CaptureFixture[str]
+) -> None:
+    student_of(str(world.teacher), layers=1, freeze_embeddings=True)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_student_in_training_has_no_dropout(world: World, tokens: Tokens) -> None:
     student = student_of(str(world.teacher), layers=2, freeze_embeddings=True)
     assert student.training

@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_world import FOREIGN, World, recipe, sentences
+from tokenizers import Tokenizer, models
 from torch.nn import functional
 
 from distill.align import (
@@ -82,32 +83,34 @@ def test_a_bag_learns_vectors_and_weights_of_the_pieces_it_sees() -> None:
 def test_pieces_that_spell_english_start_from_their_word_pieces(
     tokenizers: Tokenizers, english_table: torch.Tensor
 ) -> None:
-    vectors = initial_vectors(tokenizers, english_table)
-    pieces, english = tokenizers.pieces, tokenizers.english
-    spelled, foreign = 0, []
-    for piece, index in pieces.get_vocab().items():
-        if piece in SPECIAL:
-            assert torch.equal(vectors[index], english_table[english.token_to_id(piece)])
-            continue
-        words = english.encode(piece.removeprefix("▁"), add_special_tokens=False).tokens
-        if words and "[UNK]" not in words:
-            rows = [english_table[english.token_to_id(word)] for word in words]
-            torch.testing.assert_close(vectors[index], torch.stack(rows).mean(0))
-            spelled += 1
-        else:
-            foreign.append(index)
-    assert spelled > 0
-    # the others: near the mean row, and told apart
-    assert (vectors[foreign] - english_table.mean(0)).abs().mean() < 0.2 * english_table.std()
-    assert len(vectors[foreign].unique(dim=0)) == len(foreign)
+    spelled = {"▁dog": ["dog"], "bird": ["bird"], "▁sings": ["sing", "##s"]}
+    # letters of no English word, an unknown among known ones, and more than two word pieces
+    foreign = ["▁hund", "▁dog!", "狗", "▁eatss", "▁"]
+    pieces = [(piece, 0.0) for piece in (*SPECIAL, *spelled, *foreign)]
+    multilingual = Tokenizer(models.Unigram(pieces, unk_id=1))
+    table = english_table + 5  # its mean row is not zero
+    vectors = initial_vectors(Tokenizers(tokenizers.english, multilingual), table)
+
+    def row(token: str) -> torch.Tensor:
+        return table[tokenizers.english.token_to_id(token)]
+
+    for special in SPECIAL:
+        assert torch.equal(vectors[multilingual.token_to_id(special)], row(special))
+    for piece, words in spelled.items():
+        expected = torch.stack([row(word) for word in words]).mean(0)
+        torch.testing.assert_close(vectors[multilingual.token_to_id(piece)], expected)
+    others = vectors[[multilingual.token_to_id(piece) for piece in foreign]]
+    # near the mean row, and told apart
+    assert (others - table.mean(0)).abs().mean() < 0.2 * table.std()
+    assert len(others.unique(dim=0)) == len(foreign)
 
 
 def test_inverse_document_frequency_matches_a_count(world: World, tokenizers: Tokenizers) -> None:
     corpus = corpus_of(world, "de")
     idf = inverse_document_frequency(corpus, tokenizers.english, texts=1_000, seed=1)
     english = sentences("en")
-    for word in ("dog", "sing", "home", "cow"):
-        holding = sum(word in text for text in english)
+    for word in ("dog", "home", "cow", "the"):  # "the dog sings by the river" holds it once
+        holding = sum(word in text.split() for text in english)
         index = tokenizers.english.token_to_id(word)
         assert idf[index].item() == pytest.approx(math.log(len(english) / (1 + holding)))
     # in all texts, and so at the floor

@@ -92,6 +92,7 @@ def test_a_card_says_what_the_student_is_and_what_it_is_bad_at(
         "- `topic`: animals, money",
         "- Swahili",
         "- long texts",
+        "- Lowest (int8): de 0.500, en 0.750 (SIB-200 topic, accuracy; the head saw en only)",
         "Split `dev` of each set. Encoders: `teacher`, `student`, `int8`.",
         "| sw | 0.400 | 0.300 |  |",
     ):
@@ -101,6 +102,16 @@ def test_a_card_says_what_the_student_is_and_what_it_is_bad_at(
     assert (
         lines.index("## What it is weak at") < lines.index("- Swahili") < lines.index("## Scores")
     )
+
+
+def test_a_card_names_the_three_weakest_languages_of_what_is_served(
+    table: EvaluateTable, toy_model_dir: Path
+) -> None:
+    topic = {"en": 0.9, "sw": 0.5, "de": 0.7, "zh": 0.6}
+    evaluation = {"teacher": {"topic": {"en": 0.1}}, "int8": {"topic": topic}}
+    lines = card(Manifest.model_validate(describe(toy_model_dir)), evaluation, table).splitlines()
+    [lowest] = [line for line in lines if line.startswith("- Lowest")]
+    assert lowest.startswith("- Lowest (int8): sw 0.500, zh 0.600, de 0.700 (SIB-200")
 
 
 def test_retention_is_of_an_encoder_that_is_measured(table: EvaluateTable) -> None:

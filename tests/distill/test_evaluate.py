@@ -12,6 +12,7 @@ from tiny_encoder import WIDTH
 from tiny_world import World, recipe, sentences
 
 from app.runtime.artifact import load_manifest
+from distill.batches import load_tokenizer
 from distill.encoders import FolderEncoder, TorchEncoder
 from distill.evaluate import run
 from distill.heads import Head, save_head
@@ -145,3 +146,15 @@ def test_outputs_come_in_the_order_of_the_texts(model_dir: Path, teacher: Path) 
     pooled = served.outputs(words)["pooled"]
     assert (pooled[0::4] == pooled[0]).all()
     assert pooled[[0, 2, 3]].argmax(1).tolist() == [1, 0, 2]
+
+
+def test_an_encoder_reads_no_further_than_it_was_told(world: World) -> None:
+    short = "the dog"
+    long = f"{short} sleeps at home"
+    pieces = load_tokenizer(world.english / "tokenizer.json", max_tokens=32).encode(short)
+    whole, cut = (
+        TorchEncoder(world.english, max_tokens=limit).outputs([short, long])["pooled"]
+        for limit in (32, len(pieces.ids))
+    )
+    assert np.abs(whole[0] - whole[1]).max() > 0.01
+    np.testing.assert_allclose(cut[1], cut[0], atol=1e-6)

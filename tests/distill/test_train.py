@@ -144,6 +144,16 @@ def test_sentence_losses_compare_each_side_with_the_teachers_english(
     )
 
 
+def test_a_step_follows_the_gradient_of_its_own_batch_alone(world: World, tmp_path: Path) -> None:
+    ready = prepared(tmp_path, train_table(world))
+    steps = train(ready, START)
+    next(steps)
+    twin = prepared(tmp_path, train_table(world))
+    twin.student.load_state_dict(ready.student.state_dict())
+    second = next(train(twin, Progress(1, Cursor(0, 1))))[0]
+    torch.testing.assert_close(next(steps)[0]["gradient_norm"], second["gradient_norm"])
+
+
 def test_the_total_is_weighted_as_the_recipe_says(world: World, tmp_path: Path) -> None:
     objective = {"kind": "lightmbert", "attention_weight": 0.25, "hidden_weight": 3.0}
     _, records = trained(tmp_path, train_table(world, objective=objective, steps=3))

@@ -62,8 +62,9 @@ def test_a_character_never_seen_is_unknown(trained: Tokenizer) -> None:
 
 
 def test_punctuation_joins_no_word() -> None:
-    tokenizer = train_unigram(["the dog, the dog! the cat, the cat!"] * 50, vocabulary=60)
-    tokens = tokenizer.encode("the dog, the cat!", add_special_tokens=False).tokens
+    text = "the dog, the cat!"  # no dog without its comma, and no cat without its mark
+    tokenizer = train_unigram([text] * 50, vocabulary=60)
+    tokens = tokenizer.encode(text, add_special_tokens=False).tokens
     assert [token for token in tokens if set(token) & set(",!")] == [",", "!"]
 
 

@@ -65,11 +65,13 @@ Corpora = Annotated[tuple[CorpusTable, ...], Field(min_length=1)]
 
 
 class TokenizerTable(_Table):
-    """Train a Unigram tokenizer on several languages, equally weighted."""
+    """Train a Unigram tokenizer on several languages."""
 
     corpus: Corpora
     vocabulary: PositiveInt
     texts_per_language: PositiveInt
+    texts_of: dict[str, PositiveInt] = {}
+    """Languages that get more texts, or fewer, than the others."""
     folder: Path
 
 
@@ -131,6 +133,8 @@ class TrainTable(_Table):
     max_batch_tokens: PositiveInt
     steps: PositiveInt
     warmup_steps: NonNegativeInt
+    decay_steps: PositiveInt | None = None
+    """Last steps, over which the rate falls to 0; all after the warm-up if not given."""
     learning_rate: PositiveFloat
     embedding_learning_rate: NonNegativeFloat
     weight_decay: NonNegativeFloat
@@ -144,6 +148,11 @@ class TrainTable(_Table):
     def _warmup_ends(self) -> "TrainTable":
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
+        if self.decay_steps is not None and self.warmup_steps + self.decay_steps > self.steps:
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} and decay_steps {self.decay_steps} "
+                f"must fit into steps {self.steps}"
+            )
         return self
 
 

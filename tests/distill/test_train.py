@@ -224,6 +224,14 @@ def test_without_warmup_the_rate_starts_at_its_peak(world: World) -> None:
     assert [schedule(step, table) for step in (0, 5)] == [1.0, 0.5]
 
 
+def test_the_rate_stays_level_until_the_decay(world: World) -> None:
+    level = train_table(world, steps=100, warmup_steps=10, decay_steps=20)
+    table = TrainTable.model_validate(level)
+    assert [schedule(step, table) for step in (9, 50, 80, 90, 99)] == [1.0, 1.0, 1.0, 0.5, 0.05]
+    with pytest.raises(ValueError, match="decay_steps 91 must fit into steps 100"):
+        TrainTable.model_validate(level | {"decay_steps": 91})
+
+
 def test_gradients_are_clipped(world: World, tmp_path: Path) -> None:
     ready = prepared(tmp_path, train_table(world, max_gradient_norm=0.1, steps=3))
     for record, _ in train(ready, START):

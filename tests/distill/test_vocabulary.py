@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ from tiny_world import WORDS, World, recipe, sentences
 from tokenizers import Tokenizer
 
 from distill import tokenizer as verb
+from distill.config import RecipeError
 from distill.vocabulary import SPECIAL, train_unigram
 
 TEXTS = [text for language in WORDS for text in sentences(language)]
@@ -83,3 +85,27 @@ def test_the_verb_writes_a_tokenizer_of_the_recipes_languages(world: World, tmp_
     assert unknown(found, "狗")
     # saved with padding on, as those who load a tokenizer.json elsewhere expect
     assert found.padding["pad_id"] == 0
+
+
+def test_a_language_may_get_more_texts_than_the_others(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str] = []
+    train_unigram = verb.train_unigram
+
+    def listening(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
+        given.extend(texts)
+        return train_unigram(given, vocabulary=vocabulary)
+
+    monkeypatch.setattr(verb, "train_unigram", listening)
+    table = {
+        "corpus": [{"path": world.mono, "languages": ["en", "ru"]}],
+        "vocabulary": 60,
+        "texts_per_language": 5,
+        "texts_of": {"en": 9},
+        "folder": tmp_path / "tokenizer",
+    }
+    verb.run(recipe(tmp_path / "run", tokenizer=table))
+    assert len(given) == 9 + 5
+    with pytest.raises(RecipeError, match="texts_of names fr; no text is of that language"):
+        verb.run(recipe(tmp_path / "run", tokenizer=table | {"texts_of": {"fr": 9}}))

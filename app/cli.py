@@ -1,7 +1,6 @@
 """The `lightmbert` command. What is heavy is imported by the command that needs it."""
 
 import importlib
-import socket
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -70,6 +69,7 @@ ModelDir = Annotated[Path | None, typer.Option(help="Instead of LIGHTMBERT_MODEL
 Device = Annotated[str | None, typer.Option(help="cpu or cuda, instead of LIGHTMBERT_DEVICE.")]
 Host = Annotated[str | None, typer.Option(help="Instead of LIGHTMBERT_HOST.")]
 Port = Annotated[int | None, typer.Option(help="Instead of LIGHTMBERT_PORT; 0 for any free one.")]
+Workers = Annotated[int | None, typer.Option(help="Processes, instead of LIGHTMBERT_WORKERS.")]
 Folder = Annotated[Path, typer.Argument(help="A model folder.", show_default=False)]
 
 BULK_HELP = """
@@ -82,23 +82,31 @@ told on standard error. Exit status 1 where a text was too long.
 
 @app.command()
 def serve(
-    host: Host = None, port: Port = None, model_dir: ModelDir = None, device: Device = None
+    host: Host = None,
+    port: Port = None,
+    model_dir: ModelDir = None,
+    device: Device = None,
+    workers: Workers = None,
 ) -> None:
     """Run the HTTP service until it is told to stop."""
-    settings = _settings(host=host, port=port, model_dir=model_dir, device=device)
-    from app.main import serve as serve_until_stopped
+    settings = _settings(host=host, port=port, model_dir=model_dir, device=device, workers=workers)
     from app.runtime.artifact import load_manifest
+    from app.serve import listen
+    from app.serve import serve as serve_until_stopped
 
     load_manifest(settings.model_dir)  # what is wrong here is said before anything starts
-    settings = settings.model_copy(update={"port": _free_port(settings.host, settings.port)})
-    url = _url(settings)
+    try:
+        listening = listen(settings.host, settings.port)
+    except OSError as error:
+        _fail(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}")
+    url = _url(settings.host, listening.getsockname()[1])
     typer.echo(f"docs     {url}/docs")
     typer.echo(f"metrics  {url}/metrics")
     typer.echo(
         f"try      curl {url}/embed -H 'content-type: application/json' "
         """-d '{"texts": "Habari za asubuhi"}'"""
     )
-    raise typer.Exit(serve_until_stopped(settings))
+    raise typer.Exit(serve_until_stopped(settings, listening))
 
 
 @app.command(
@@ -221,14 +229,12 @@ for _name, _does in VERBS:
 
 
 def _settings(**given: object) -> "Settings":
-    """Settings from the environment, and from what was `given` instead."""
     from pydantic import ValidationError
 
-    from app.settings import Settings, load_settings
+    from app.settings import load_settings
 
     try:
-        load_settings()  # refuses misspelt variables
-        return Settings.model_validate({k: v for k, v in given.items() if v is not None})
+        return load_settings(**given)
     except ValidationError as error:
         wrong = (each for each in error.errors() if each["type"] != "default_factory_not_called")
         _fail("; ".join(f"{e['loc'][0]}: {e['msg']}, not {e['input']!r}" for e in wrong))
@@ -236,21 +242,9 @@ def _settings(**given: object) -> "Settings":
         _fail(str(error))
 
 
-def _free_port(host: str, port: int) -> int:
-    """The port, once it is certain that the service can listen there; a free one for 0."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            _fail(f"cannot listen on {host} port {port}: {error.strerror}")
-        found: int = probe.getsockname()[1]
-        return found
-
-
-def _url(settings: "Settings") -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+def _url(host: str, port: int) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _fail(message: str) -> NoReturn:

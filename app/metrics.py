@@ -18,6 +18,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from app.shared_metrics import registry_of_all
+
 ROUTES = ("/embed", "/classify")
 EMBED_TASK = "embed"
 STATUSES = ("200", "400", "405", "413", "422", "429", "499", "500", "503")
@@ -64,6 +66,7 @@ class Metrics:
         self.in_flight_requests = Gauge(
             "lightmbert_in_flight_requests",
             "Requests being worked on.",
+            multiprocess_mode="livesum",
             registry=self.registry,
         )
         self.errors = Counter(
@@ -100,10 +103,16 @@ class Metrics:
             registry=self.registry,
         )
         self.queue_tokens = Gauge(
-            "lightmbert_queue_tokens", "Tokens waiting for a runner.", registry=self.registry
+            "lightmbert_queue_tokens",
+            "Tokens waiting for a runner.",
+            multiprocess_mode="livesum",
+            registry=self.registry,
         )
         self.queue_texts = Gauge(
-            "lightmbert_queue_texts", "Texts waiting for a runner.", registry=self.registry
+            "lightmbert_queue_texts",
+            "Texts waiting for a runner.",
+            multiprocess_mode="livesum",
+            registry=self.registry,
         )
         self.truncated_texts = Counter(
             "lightmbert_truncated_texts_total",
@@ -118,12 +127,16 @@ class Metrics:
 
     def _create_model_metrics(self) -> None:
         self.ready = Gauge(
-            "lightmbert_ready", "1 while the service accepts work.", registry=self.registry
+            "lightmbert_ready",
+            "1 while the service accepts work; of several workers, while all do.",
+            multiprocess_mode="livemin",
+            registry=self.registry,
         )
         self.model_info = Gauge(
             "lightmbert_model_info",
             "1 for the model being served.",
             ("model", "revision", "precision", "target", "provider", "onnxruntime"),
+            multiprocess_mode="livemax",
             registry=self.registry,
         )
 
@@ -146,5 +159,5 @@ class Metrics:
             self.request_duration_seconds.labels("/classify", task)
 
     def render(self) -> bytes:
-        """All series in the Prometheus text format."""
-        return generate_latest(self.registry)
+        """All series in the Prometheus text format; those of all workers where there are several."""
+        return generate_latest(registry_of_all() or self.registry)

@@ -13,7 +13,8 @@ from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-Phase = Literal["loading", "ready", "draining", "failed"]
+Phase = Literal["loading", "ready", "leaving", "draining", "failed"]
+"""leaving: no longer ready in the eyes of probes, but still at work for `drain_delay_s`."""
 LoadEngine = Callable[[Settings, Metrics], Engine]
 
 
@@ -43,7 +44,8 @@ class Service:
         Raises:
             NotReadyError: there is none yet, or none any more.
         """
-        if self._engine is None or not self.ready:
+        at_work = self.phase in ("ready", "leaving") and self.alive
+        if self._engine is None or not at_work:
             raise NotReadyError(self.state)
         return self._engine
 
@@ -108,17 +110,21 @@ class Service:
             self._quiet.set()
 
     async def stop(self) -> None:
-        """Refuse new work, finish what had begun within `drain_timeout_s`, answer the rest.
+        """Stop being ready, and after `drain_delay_s` refuse new work.
 
+        What had begun may finish within `drain_timeout_s`; the rest is answered by an error.
         Further calls do nothing.
         """
         if self._stopped:
             return
         self._stopped = True
+        self.metrics.ready.set(0)
+        if self.phase == "ready":
+            self.phase = "leaving"
+            await asyncio.sleep(self.settings.drain_delay_s)
         if self.phase != "failed":
             self.phase = "draining"
             logger.info("draining", extra={"requests": self._in_flight})
-        self.metrics.ready.set(0)
         await self.settled.wait()
         try:
             async with asyncio.timeout(self.settings.drain_timeout_s):

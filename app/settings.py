@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.runtime.cpus import allowed_cpus
@@ -35,6 +35,12 @@ def _default_batch_tokens(known: dict[str, Any]) -> int:
     return 16_384 if known.get("device") == "cuda" else 1_024
 
 
+def _affordable(workers: int) -> int:
+    if workers > (cpus := allowed_cpus()):
+        raise ValueError(f"at most {cpus}, one for each CPU that this process may use")
+    return workers
+
+
 class Settings(BaseSettings):
     """How the service runs. Names carry their unit."""
 
@@ -45,6 +51,9 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8_000
+
+    workers: Annotated[PositiveInt, AfterValidator(_affordable)] = 1
+    """Processes that answer on the one port, each with its share of the CPUs and its own model."""
 
     device: Device = "cpu"
     """Where the student runs. There is no fall-back from one to the other."""
@@ -71,14 +80,17 @@ class Settings(BaseSettings):
     run_timeout_s: PositiveFloat = 30.0
     """A forward pass that takes longer is an error for its callers."""
 
+    drain_delay_s: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds after SIGTERM in which work is still accepted while `/readyz` already says 503."""
+
     drain_timeout_s: Annotated[float, Field(ge=0)] = 10.0
-    """Seconds to finish accepted requests after SIGTERM."""
+    """Seconds to finish accepted requests in, after `drain_delay_s`."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-def load_settings() -> Settings:
-    """Settings from the environment.
+def load_settings(**given: object) -> Settings:
+    """Settings from the environment, and from what was `given` instead, unless that is None.
 
     Raises:
         ValueError: a `LIGHTMBERT_*` variable is not a setting, or its value is not valid.
@@ -91,4 +103,4 @@ def load_settings() -> Settings:
         raise ValueError(
             f"unknown settings: {', '.join(unknown)}; known: {', '.join(sorted(known))}"
         )
-    return Settings()
+    return Settings.model_validate({k: v for k, v in given.items() if v is not None})

@@ -78,12 +78,14 @@ class Info(BaseModel):
 _NOT_READY: dict[int | str, dict[str, Any]] = {503: documented_error(503)}
 
 
+@router.head("/livez", response_model=None, include_in_schema=False)
 @router.get("/livez", response_model=State, responses=_NOT_READY)
 async def livez(service: ServiceDep) -> Response | State:
     """200 while the process can be trusted to help itself; 503 asks for a restart."""
     return State(state="alive") if service.alive else _unwell(service.state)
 
 
+@router.head("/readyz", response_model=None, include_in_schema=False)
 @router.get("/readyz", response_model=State, responses=_NOT_READY)
 async def readyz(service: ServiceDep) -> Response | State:
     """200 while work is accepted: the model is loaded, has passed its self-test, and runs."""

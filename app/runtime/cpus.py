@@ -1,4 +1,4 @@
-"""What this process may use of the machine's processors: how many, and which instructions.
+"""What this process may use of the machine's processors: how many, which, and which instructions.
 
 The number honours the CPU set and the quota of the control group, because a container with
 two CPUs on a host with sixty-four must not start sixty-four threads.
@@ -7,17 +7,54 @@ two CPUs on a host with sixty-four must not start sixty-four threads.
 import math
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
+CPUS = Path("/sys/devices/system/cpu")
 VNNI = frozenset({"avx512_vnni", "avx_vnni"})
+
+
+_sharers = 1
 
 
 def allowed_cpus() -> int:
     """CPUs this process may use, at least 1."""
-    in_set = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    pinned = hasattr(os, "sched_getaffinity")
+    in_set = len(os.sched_getaffinity(0)) if pinned else (os.cpu_count() or 1) // _sharers
     quota = cpu_quota(CGROUPS, _own_group())
-    return max(1, min(in_set or 1, math.ceil(quota)) if quota else in_set or 1)
+    within_quota = in_set if quota is None else math.ceil(quota) // _sharers
+    return max(1, min(in_set, within_quota))
+
+
+def take_share(index: int, of: int) -> None:
+    """Keep this process to one of `of` shares of its CPUs, and have it count only that share.
+
+    A share is of CPUs that lie together. It is not narrowed to the quota: which CPUs of its set
+    a group under a quota runs on is the kernel's choice, and others choose theirs.
+    """
+    global _sharers
+    _sharers = of
+    if hasattr(os, "sched_setaffinity"):
+        cpus = sorted(os.sched_getaffinity(0), key=lambda cpu: cpu_place(CPUS, cpu))
+        os.sched_setaffinity(0, share(cpus, index, of))
+
+
+def share(cpus: Sequence[int], index: int, of: int) -> Sequence[int]:
+    """Share `index` of `of` contiguous ones, no two of which differ by more than one CPU."""
+    return cpus[len(cpus) * index // of : len(cpus) * (index + 1) // of]
+
+
+def cpu_place(root: Path, cpu: int) -> tuple[int, int, int]:
+    """Memory node, core (by its first thread) and number: in this order neighbours are near."""
+    folder = root / f"cpu{cpu}"
+    nodes = (int(each.name.removeprefix("node")) for each in folder.glob("node[0-9]*"))
+    try:
+        threads = (folder / "topology" / "thread_siblings_list").read_text(encoding="ascii")
+    except OSError:
+        threads = str(cpu)
+    first, _, _ = threads.strip().replace("-", ",").partition(",")
+    return next(nodes, 0), int(first), cpu
 
 
 def cpu_quota(root: Path, group: str) -> float | None:

@@ -41,6 +41,33 @@ async def test_probes_are_answered_while_the_model_loads(toy_model_dir: Path) ->
         assert http.value("ready") == 1
 
 
+async def test_probes_may_ask_for_the_head_alone(toy_model_dir: Path) -> None:
+    async with serving(toy_model_dir) as http:
+        for probe in ("/livez", "/readyz"):
+            assert (await http.head(probe)).status_code == 200
+        await http.service.stop()
+        assert (await http.head("/livez")).status_code == 200
+        assert (await http.head("/readyz")).status_code == 503
+
+
+async def test_a_path_with_a_slash_too_many_is_unknown_and_not_elsewhere(
+    toy_model_dir: Path,
+) -> None:
+    async with serving(toy_model_dir) as http:
+        for path in ("/embed/", "/classify/"):
+            assert (await http.post(path, json={"texts": "hund"})).status_code == 404
+
+
+async def test_before_it_drains_it_works_on_while_probes_see_it_leave(toy_model_dir: Path) -> None:
+    async with serving(toy_model_dir, drain_delay_s=60) as http:
+        stopping = asyncio.create_task(http.service.stop())
+        await asyncio.sleep(0)
+        assert (await http.get("/readyz")).status_code == 503
+        assert http.value("ready") == 0
+        assert (await http.embed("hund")).status_code == 200
+        stopping.cancel()
+
+
 async def test_a_student_that_fails_its_golden_test_never_gets_ready(tmp_path: Path) -> None:
     def other_weights(manifest: dict[str, Any]) -> None:
         graph = tmp_path / "toy" / "model.onnx"

@@ -61,6 +61,20 @@ def test_more_threads_for_a_run_leave_fewer_runners(monkeypatch: pytest.MonkeyPa
     assert Settings(intra_op_threads=8).runners == 1
 
 
+def test_no_more_workers_than_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings_module, "allowed_cpus", lambda: 3)
+    assert load_settings(workers=3).workers == 3
+    with pytest.raises(ValidationError, match="at most 3, one for each CPU"):
+        load_settings(workers=4)
+
+
+def test_what_is_given_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTMBERT_PORT", "7000")
+    monkeypatch.setenv("LIGHTMBERT_HOST", "::1")
+    settings = load_settings(port=7001, host=None)
+    assert (settings.port, settings.host) == (7001, "::1")
+
+
 def test_there_is_always_a_cpu() -> None:
     assert allowed_cpus() >= 1
 

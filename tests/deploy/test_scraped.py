@@ -80,9 +80,7 @@ def stack(
     config["rule_files"] = [str(ROOT / "deploy" / "rules" / "*.yml")]
     config["scrape_configs"][0]["static_configs"][0]["targets"] = [service]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    serve = (
-        "from app.main import serve; from app.settings import load_settings; serve(load_settings())"
-    )
+    serve = "from app.serve import serve; from app.settings import load_settings; serve(load_settings())"
     scrape = [
         program,
         f"--config.file={folder}/prometheus.yml",

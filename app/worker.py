@@ -1,0 +1,130 @@
+"""One worker of several: the whole service, on its share of the CPUs, without a port of its own.
+
+The supervisor accepts connections and hands them over. When the line to it ends, the worker
+drains and ends too, so that none outlives its supervisor.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+from types import FrameType
+
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app import logs, shared_metrics
+from app.handover import ENDED, FULL, READY, UNREADY, take_over
+from app.main import create_app
+from app.runtime.cpus import take_share
+from app.server import Server
+from app.settings import Settings, load_settings
+
+
+class WorkerServer(Server):
+    """Serves the connections that come down the line."""
+
+    def __init__(self, app: FastAPI, settings: Settings, line: socket.socket) -> None:
+        super().__init__(app, settings)
+        self.orphaned = False
+        """Whether the supervisor ended first."""
+        self._line = line
+        self._unsaid = bytearray()
+        self._told_ready = False
+        self._adopting: set[asyncio.Task[None]] = set()
+
+    async def main_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._line.setblocking(False)
+        loop.add_reader(self._line, self._take_over)
+        await super().main_loop()
+        loop.remove_reader(self._line)
+
+    async def on_tick(self, counter: int) -> bool:
+        if self.service.ready != self._told_ready:
+            self._told_ready = self.service.ready
+            self._tell(READY if self._told_ready else UNREADY)
+        self._tell()
+        return await super().on_tick(counter)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain, however often it is said: a whole group may be signalled, supervisor included."""
+        if not self.service.leaving.is_set():
+            super().handle_exit(sig, frame)
+
+    def _stop_accepting(self) -> None:
+        self._tell(FULL)
+
+    def _take_over(self) -> None:
+        try:
+            connection = take_over(self._line)
+        except BlockingIOError:
+            return
+        if connection is None:
+            asyncio.get_running_loop().remove_reader(self._line)
+            self.orphaned = True
+            self.service.leaving.set()
+            return
+        adopting = asyncio.create_task(self._adopt(connection))
+        self._adopting.add(adopting)
+        adopting.add_done_callback(self._adopting.discard)
+
+    async def _adopt(self, connection: socket.socket) -> None:
+        try:
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+        except OSError:  # the caller is gone already
+            connection.close()
+            self._tell(ENDED)
+
+    def _protocol(self) -> HttpToolsProtocol:
+        return _Reporting(self)
+
+    def _tell(self, news: bytes = b"") -> None:
+        """Send `news`, and what could not be sent before, without waiting."""
+        self._unsaid += news
+        try:
+            while self._unsaid:
+                del self._unsaid[: self._line.send(self._unsaid)]
+        except BlockingIOError:
+            pass  # the next tick tries again
+        except OSError:  # nobody is there to be told
+            self._unsaid.clear()
+
+    def ended(self) -> None:
+        """One connection has."""
+        self._tell(ENDED)
+
+
+class _Reporting(HttpToolsProtocol):
+    """Says when its connection has ended, so that the supervisor knows who has how many."""
+
+    def __init__(self, server: WorkerServer) -> None:
+        super().__init__(server.config, server.server_state, server.lifespan.state)
+        self._ended = server.ended
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._ended()
+
+
+def work(index: int, of: int, line: socket.socket) -> int:
+    """Be worker `index` of `of`; the exit status, as of `serve`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the supervisor leads
+    take_share(index, of)
+    shared_metrics.join(index)
+    settings = load_settings(workers=1)
+    logs.configure(settings.log_level, worker=index)
+    server = WorkerServer(create_app(settings), settings, line)
+    status = server.serve_on()
+    if server.orphaned:  # nobody else is left to clean up
+        shutil.rmtree(os.environ[shared_metrics.FOLDER], ignore_errors=True)
+    return status
+
+
+if __name__ == "__main__":
+    _index, _of, _descriptor = map(int, sys.argv[1:])
+    raise SystemExit(work(_index, _of, socket.socket(fileno=_descriptor)))

@@ -1,0 +1,224 @@
+"""Several worker processes behind one port: start, feed, replace and end them.
+
+The supervisor accepts every connection and hands it to the ready worker that has the fewest, so
+that a few long-lived connections are shared out evenly, and none waits at a worker that is
+loading, hangs or is dead. Only when no worker is ready, any of them gets it, to say so.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+
+from app import shared_metrics
+from app.handover import ENDED, FULL, READY, UNREADY, hand_over
+from app.settings import PREFIX, Settings
+
+logger = logging.getLogger(__name__)
+
+MAX_DEATHS = 5
+DEATHS_WITHIN_S = 60.0
+"""More deaths in less time are no accident, and the service ends."""
+
+_PATIENCE_S = 5.0
+"""Beyond the time to drain in, before a worker that was told to end is killed."""
+_RETRY_S = 0.01
+
+
+def supervise(settings: Settings, listening: socket.socket) -> int:
+    """Run `settings.workers` workers until SIGTERM or SIGINT; the exit status, as of `serve`."""
+    with tempfile.TemporaryDirectory(prefix="lightmbert-", ignore_cleanup_errors=True) as folder:
+        return asyncio.run(Supervisor(settings, listening, Path(folder)).run())
+
+
+class Worker:
+    """One process, as its supervisor sees it."""
+
+    def __init__(
+        self, index: int, process: asyncio.subprocess.Process, line: socket.socket
+    ) -> None:
+        self.index = index
+        self.process = process
+        self.line = line
+        self.ready = False
+        self.was_ready = False
+        self.accepts = True
+        self.connections = 0
+
+    def listen(self) -> None:
+        """Take in what it has to say."""
+        try:
+            news = self.line.recv(4_096)
+        except BlockingIOError:
+            return
+        except OSError:
+            news = b""
+        if not news:  # it ends; its process says how
+            self.accepts = False
+            asyncio.get_running_loop().remove_reader(self.line)
+        for said in (news[at : at + 1] for at in range(len(news))):
+            if said in (READY, UNREADY):
+                self.ready = said == READY
+                self.was_ready |= self.ready
+            elif said == ENDED:
+                self.connections -= 1
+            elif said == FULL:
+                self.accepts = False
+
+    def signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+
+class Supervisor:
+    """`run` starts the workers, keeps their number, and returns when all have ended."""
+
+    def __init__(self, settings: Settings, listening: socket.socket, folder: Path) -> None:
+        self._settings = settings
+        self._listening = listening
+        self._folder = folder
+        self._workers: dict[int, Worker] = {}
+        self._deaths: deque[float] = deque(maxlen=MAX_DEATHS)
+        self._held: socket.socket | None = None
+        self._stopping = False
+        self._forced = False
+        self._failed = False
+        self._served = False
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told_to_stop)
+        self._listening.setblocking(False)
+        loop.add_reader(self._listening, self._accept)
+        async with asyncio.TaskGroup() as group:
+            for index in range(self._settings.workers):
+                group.create_task(self._keep(index))
+        self._close()
+        return 1 if self._failed and not self._forced else 0
+
+    async def _keep(self, index: int) -> None:
+        """One worker after another under this number, until the service stops."""
+        while not self._stopping:
+            worker = await self._start(index)
+            if self._stopping:  # meanwhile
+                worker.signal(signal.SIGTERM)
+            status = await worker.process.wait()
+            self._bury(worker)
+            if not self._stopping:
+                self._count_death(worker, status)
+            elif status not in (0, -signal.SIGTERM):
+                self._failed = True
+
+    async def _start(self, index: int) -> Worker:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "app.worker"),
+                *map(str, (index, self._settings.workers, theirs.fileno())),
+                env={**os.environ, **self._environment()},
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # or a terminal would signal it too
+            )
+        ours.setblocking(False)
+        worker = self._workers[index] = Worker(index, process, ours)
+        asyncio.get_running_loop().add_reader(ours, worker.listen)
+        return worker
+
+    def _environment(self) -> dict[str, str]:
+        """What was set, the way it is set; what follows from the CPUs is for the worker to say."""
+        given = self._settings.model_dump(mode="json", exclude_unset=True)
+        variables = {PREFIX + name.upper(): str(value) for name, value in given.items()}
+        return variables | {shared_metrics.FOLDER: str(self._folder)}
+
+    def _bury(self, worker: Worker) -> None:
+        del self._workers[worker.index]
+        asyncio.get_running_loop().remove_reader(worker.line)
+        worker.line.close()
+        shared_metrics.leave(self._folder, worker.index)
+
+    def _count_death(self, worker: Worker, status: int) -> None:
+        """Decide whether a worker that ended by itself is replaced."""
+        logger.error("a worker ended", extra={"worker": worker.index, "status": status})
+        self._deaths.append(monotonic())
+        self._served |= worker.was_ready or any(each.was_ready for each in self._workers.values())
+        many = len(self._deaths) == MAX_DEATHS
+        if not self._served:
+            self._give_up("no worker could start")
+        elif many and self._deaths[-1] - self._deaths[0] < DEATHS_WITHIN_S:
+            self._give_up(f"{MAX_DEATHS} workers ended within {DEATHS_WITHIN_S} s")
+
+    def _give_up(self, reason: str) -> None:
+        logger.critical("the service ends", extra={"reason": reason})
+        self._failed = True
+        self._stop()
+
+    def _told_to_stop(self) -> None:
+        if self._stopping:
+            self._forced = True
+            self._signal_all(signal.SIGKILL)
+        else:
+            self._stop()
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._signal_all(signal.SIGTERM)
+        time_s = self._settings.drain_delay_s + self._settings.drain_timeout_s + _PATIENCE_S
+        asyncio.get_running_loop().call_later(time_s, self._signal_all, signal.SIGKILL)
+
+    def _signal_all(self, number: int) -> None:
+        for worker in self._workers.values():
+            worker.signal(number)
+
+    def _accept(self) -> None:
+        """Hand one connection to one worker, or come back to it when somebody can take it."""
+        takers = [worker for worker in self._workers.values() if worker.accepts]
+        if self._stopping and not takers:
+            self._close()
+            return
+        try:
+            connection = self._held or self._listening.accept()[0]
+        except BlockingIOError:
+            return
+        except OSError as error:  # the caller is gone already, or there are too many open files
+            logger.error("cannot accept", extra={"reason": str(error)})
+            self._pause()
+            return
+        self._held = None if self._hand_over(connection, takers) else connection
+        if self._held is not None:
+            self._pause()
+
+    def _hand_over(self, connection: socket.socket, takers: list[Worker]) -> bool:
+        ready = [worker for worker in takers if worker.ready]
+        for worker in sorted(ready or takers, key=lambda each: each.connections):
+            with suppress(OSError):  # it cannot keep up, or has just died
+                hand_over(worker.line, connection)
+                worker.connections += 1
+                connection.close()
+                return True
+        return False
+
+    def _pause(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._listening)
+        loop.call_later(_RETRY_S, self._resume)
+
+    def _resume(self) -> None:
+        if self._listening.fileno() < 0:
+            return
+        asyncio.get_running_loop().add_reader(self._listening, self._accept)
+        if self._held is not None:
+            self._accept()
+
+    def _close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._listening)
+        self._listening.close()
+        if self._held is not None:
+            self._held.close()

@@ -6,7 +6,7 @@ classify, single and in pairs, share batches.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
@@ -29,12 +29,10 @@ from app.runtime.session import LOGITS, POOLED, StudentSession
 from app.runtime.tokenizer import Encoded, Text, Tokenizer
 from app.scheduler import Scheduler
 from app.settings import Settings
+from app.student import Row, Student
 from app.texts import characters_in, check_texts
 
 logger = logging.getLogger(__name__)
-
-Row = dict[str, Floats]
-"""Every output of the graph for one text: `pooled` (H,) and `logits_<task>` (C,)."""
 
 _QUICK_CHARACTERS = 2_000
 """Tokenized where they are: handing so little to a thread takes longer than the work."""
@@ -83,10 +81,11 @@ class Engine:
         metrics: Metrics,
         *,
         tokenizer: Tokenizer,
-        session: StudentSession,
+        students: Sequence[Student],
     ) -> None:
+        """`students` are what the runners run, one each; it may be one student several times."""
         self.settings = settings
-        self.session = session
+        self._students = students
         self._metrics = metrics
         self._tokenizer = tokenizer
         self._tokens_per_s = 10_000.0
@@ -103,18 +102,29 @@ class Engine:
         tokenizer = Tokenizer.load(
             verify_file(settings.model_dir, manifest.tokenizer), max_tokens=manifest.max_tokens
         )
-        session = StudentSession.load(
-            settings.model_dir,
-            manifest,
-            device=settings.device,
-            precision=settings.precision,
-            intra_op_threads=settings.intra_op_threads,
-        )
-        session.self_test(tokenizer)
-        engine = cls(settings, metrics, tokenizer=tokenizer, session=session)
+
+        def open_session() -> StudentSession:
+            return StudentSession.load(
+                settings.model_dir,
+                manifest,
+                device=settings.device,
+                precision=settings.precision,
+                intra_op_threads=settings.intra_op_threads,
+            )
+
+        # Runs on one CUDA session wait for each other; on one CPU session they do not.
+        sessions = settings.runners if settings.device == "cuda" else 1
+        students = [Student(open_session, tokenizer) for _ in range(sessions)]
+        students *= settings.runners // sessions
+        engine = cls(settings, metrics, tokenizer=tokenizer, students=students)
         engine._warm_up()
         engine._describe()
         return engine
+
+    @property
+    def session(self) -> StudentSession:
+        """The session in use now; after a fault it is another one."""
+        return self._students[0].session
 
     @property
     def manifest(self) -> Manifest:
@@ -126,11 +136,20 @@ class Engine:
 
     @property
     def broken(self) -> bool:
-        """Whether runs hang beyond repair."""
+        """Whether the student is beyond repair."""
         return self._runners.broken
 
-    async def start(self) -> None:
-        """Begin to accept texts, on the running event loop."""
+    @property
+    def ready(self) -> bool:
+        """False while a student that keeps failing is not well."""
+        return self._runners.ready
+
+    async def start(self, on_health: Callable[[], None] = lambda: None) -> None:
+        """Begin to accept texts, on the running event loop.
+
+        Args:
+            on_health: called when `ready` or `broken` may have changed.
+        """
         self._scheduler = Scheduler[Encoded, Row](
             self._metrics,
             max_batch_tokens=self.settings.max_batch_tokens,
@@ -139,10 +158,11 @@ class Engine:
         )
         self._runners = Runners(
             self._scheduler,
-            self._run,
+            self._students,
             self._metrics,
-            count=self.settings.runners,
             run_timeout_s=self.settings.run_timeout_s,
+            max_faults=self.settings.faults_until_exit,
+            on_health=on_health,
         )
         self._runners.start()
 
@@ -241,10 +261,6 @@ class Engine:
             encoded = await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
         self._metrics.stage_duration_seconds.labels("tokenize").observe(perf_counter() - started_at)
         return encoded
-
-    def _run(self, batch: Sequence[Encoded]) -> list[Row]:
-        outputs = self.session.run(batch)
-        return [{name: array[row] for name, array in outputs.items()} for row in range(len(batch))]
 
     def _warm_up(self) -> None:
         """Run the longest text there can be, which also shows how fast this machine is."""

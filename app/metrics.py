@@ -125,6 +125,12 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.model_faults = Counter(
+            "lightmbert_model_faults_total",
+            "Times the model was opened anew after a fault, or could not be.",
+            registry=self.registry,
+        )
+
     def _create_model_metrics(self) -> None:
         self.ready = Gauge(
             "lightmbert_ready",

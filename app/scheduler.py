@@ -162,6 +162,15 @@ class Scheduler(Generic[ItemT, ResultT]):
             self._refuse(seat.request, error)
         self._retire(batch)
 
+    def split(self, batch: Batch[ItemT, ResultT]) -> list[Batch[ItemT, ResultT]]:
+        """Two halves in place of `batch`, without those whose callers have their answer."""
+        seats = [seat for seat in batch.seats if not seat.request.answer.done()]
+        middle = (len(seats) + 1) // 2
+        halves = [Batch(half) for half in (seats[:middle], seats[middle:]) if half]
+        self._running.update(halves)
+        self._retire(batch)
+        return halves
+
     def close(self, reason: str) -> None:
         """Admit nothing more; later callers are told `reason`. What is queued still runs."""
         self._closed = reason

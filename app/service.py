@@ -9,6 +9,7 @@ from typing import Literal
 from app.engine import Engine
 from app.errors import LightMBERTError, NotReadyError
 from app.metrics import Metrics
+from app.runners import HOPELESS
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class Service:
         self.settled = asyncio.Event()
         """Set when loading has ended, well or badly."""
         self.leaving = asyncio.Event()
-        """Set when the process should end: it was told to, or loading failed."""
+        """Set when the process should end: it was told to, or the model cannot be used."""
         self._load_engine = load_engine
         self._engine: Engine | None = None
         self._failure = ""
@@ -51,21 +52,21 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        return self.phase == "ready" and self.alive
+        well = self._engine is not None and self._engine.ready
+        return self.phase == "ready" and well
 
     @property
     def alive(self) -> bool:
         """False when only a restart helps."""
-        broken = self._engine is not None and self._engine.broken
-        return self.phase != "failed" and not broken
+        return self.phase != "failed"
 
     @property
     def state(self) -> str:
         """The phase in words, for callers and probes."""
+        if self.phase == "ready" and not self.ready:
+            return "the model keeps failing and is being opened anew"
         if self.phase == "failed":
-            return f"the model could not be loaded: {self._failure}"
-        if not self.alive:
-            return "the model hangs; the service must be restarted"
+            return self._failure
         return {"loading": "the model is loading", "ready": "the service is ready"}.get(
             self.phase, "the service is shutting down"
         )
@@ -75,14 +76,15 @@ class Service:
         started_at = perf_counter()
         try:
             engine = await asyncio.to_thread(self._load_engine, self.settings, self.metrics)
-            await engine.start()
+            await engine.start(self._show_health)
         except Exception as error:  # noqa: BLE001 - whatever it is, the process must not live on unready
-            self._fail(error)
+            told = str(error) if isinstance(error, LightMBERTError) else repr(error)
+            self._fail(f"the model could not be loaded: {told}")
         else:
             self._engine = engine
             if self.phase == "loading":  # not stopped meanwhile
                 self.phase = "ready"
-                self.metrics.ready.set(1)
+                self._show_health()
             logger.info(
                 "ready",
                 extra={
@@ -134,8 +136,13 @@ class Service:
         if self._engine is not None:
             await self._engine.stop(timeout_s=0)
 
-    def _fail(self, error: Exception) -> None:
+    def _show_health(self) -> None:
+        if self._engine is not None and self._engine.broken and self.phase != "failed":
+            self._fail(HOPELESS)
+        self.metrics.ready.set(self.ready)
+
+    def _fail(self, reason: str) -> None:
         self.phase = "failed"
-        self._failure = str(error) if isinstance(error, LightMBERTError) else repr(error)
+        self._failure = reason
         self.leaving.set()
-        logger.critical("the model could not be loaded", extra={"reason": self._failure})
+        logger.critical("the service must end", extra={"reason": reason})

@@ -78,7 +78,10 @@ class Settings(BaseSettings):
     max_body_bytes: PositiveInt = 8_388_608
 
     run_timeout_s: PositiveFloat = 30.0
-    """A forward pass that takes longer is an error for its callers."""
+    """Seconds for one batch; one that takes longer is an error for its callers."""
+
+    faults_until_exit: PositiveInt = 3
+    """How often in a row the model may have to be opened anew until the process ends."""
 
     drain_delay_s: Annotated[float, Field(ge=0)] = 0.0
     """Seconds after SIGTERM in which work is still accepted while `/readyz` already says 503."""

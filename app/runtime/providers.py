@@ -89,7 +89,7 @@ def open_session(graph: Path, *, device: Device, intra_op_threads: int) -> Any: 
         # Read here, not by path: the bytes that run are one file, the one that was hashed.
         session = onnxruntime.InferenceSession(
             graph.read_bytes(),
-            _options(onnxruntime.SessionOptions(), graph, device, intra_op_threads),
+            session_options(graph, device=device, intra_op_threads=intra_op_threads),
             providers=[provider],
         )
     except Exception as error:  # onnxruntime exports no common base class
@@ -106,7 +106,11 @@ def onnxruntime_version() -> str:
     return str(onnxruntime.__version__)
 
 
-def _options(options: Any, graph: Path, device: Device, intra_op_threads: int) -> Any:  # noqa: ANN401 - onnxruntime is untyped
+def session_options(graph: Path, *, device: Device, intra_op_threads: int) -> Any:  # noqa: ANN401 - onnxruntime is untyped
+    """What every session of the service is opened with."""
+    import onnxruntime  # as above
+
+    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # failures are raised; nothing else is worth a line

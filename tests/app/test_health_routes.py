@@ -91,15 +91,18 @@ async def test_a_tampered_file_is_refused(tmp_path: Path) -> None:
         assert "the manifest says" in (await http.get("/readyz")).json()["error"]["message"]
 
 
-async def test_a_service_whose_runs_hang_asks_for_a_restart(toy_model_dir: Path) -> None:
-    async with gated(toy_model_dir, run_timeout_s=0.02) as (http, _):
+async def test_a_service_whose_runs_hang_asks_for_a_restart_and_leaves(toy_model_dir: Path) -> None:
+    async with gated(toy_model_dir, run_timeout_s=0.2, faults_until_exit=2) as (http, _):
         for _ in range(2):
             assert (await http.embed("hund")).status_code == 500
-        message = "the model hangs; the service must be restarted"
+        async with asyncio.timeout(5):
+            await http.service.leaving.wait()
         for probe in ("/livez", "/readyz"):
             answer = await http.get(probe)
             assert answer.status_code == 503
-            assert answer.json()["error"]["message"] == message
+            assert "must be restarted" in answer.json()["error"]["message"]
+        assert http.service.phase == "failed"  # which makes the exit status 1
+        assert http.value("ready") == 0
 
 
 async def test_info_tells_model_runtime_and_every_limit(toy_model_dir: Path) -> None:

@@ -90,7 +90,7 @@ async def test_a_model_that_fails_is_a_500_for_its_callers_and_works_again(
     toy_model_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with gated(toy_model_dir) as (http, engine):
-        engine.session.gate.release(2)
+        engine.session.gate.release(3)  # a text that fails has a second try
         engine.session.failure = InferenceError("the model failed on a batch of 1x3 tokens")
         answer = await http.embed("secret")
         assert answer.status_code == 500
@@ -110,7 +110,7 @@ async def test_a_model_that_hangs_is_a_500_in_time(toy_model_dir: Path) -> None:
 
 async def test_undefined_numbers_are_an_error_and_no_answer(toy_model_dir: Path) -> None:
     async with gated(toy_model_dir) as (http, engine):
-        engine.session.gate.release()
+        engine.session.gate.release(2)
         engine.session.failure = None
         engine.session._session = _NotANumber(engine.session._session)
         answer = await http.embed("hund")

@@ -1,0 +1,53 @@
+"""A thread that the event loop calls and can leave behind."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+ResultT = TypeVar("ResultT")
+
+
+class CallThread(threading.Thread):
+    """Makes one call after the other. A daemon: a call that never ends keeps no process alive."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+
+    def call(self, work: Callable[[], ResultT]) -> "asyncio.Future[ResultT]":
+        """What `work` returns or raises. Call it on the event loop."""
+        future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
+        self._calls.put((work, future))
+        return future
+
+    def retire(self) -> None:
+        """End after the current call, if any."""
+        self._calls.put(None)
+
+    def run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            work, future = call
+            try:
+                result, error = work(), None
+            except Exception as raised:  # noqa: BLE001 - handed to the waiting coroutine
+                result, error = None, raised
+            try:
+                future.get_loop().call_soon_threadsafe(_settle, future, result, error)
+            except RuntimeError:  # the loop was closed while this hung
+                return
+            # Or what the last call held, an abandoned model say, would live until the next one.
+            del call, work, future, result, error
+
+
+_Call = tuple[Callable[[], Any], "asyncio.Future[Any]"]
+
+
+def _settle(future: "asyncio.Future[Any]", result: object, error: Exception | None) -> None:
+    if future.done():  # nobody waits any more
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Self
 
@@ -31,6 +32,7 @@ from app.scheduler import Scheduler
 from app.settings import Settings
 from app.student import Row, Student
 from app.texts import characters_in, check_texts
+from app.tuning import tuned
 
 logger = logging.getLogger(__name__)
 
@@ -103,18 +105,20 @@ class Engine:
             verify_file(settings.model_dir, manifest.tokenizer), max_tokens=manifest.max_tokens
         )
 
-        def open_session() -> StudentSession:
+        def open_session(intra_op_threads: int) -> StudentSession:
             return StudentSession.load(
                 settings.model_dir,
                 manifest,
                 device=settings.device,
                 precision=settings.precision,
-                intra_op_threads=settings.intra_op_threads,
+                intra_op_threads=intra_op_threads,
             )
 
+        settings = tuned(settings, open_session, tokenizer)
         # Runs on one CUDA session wait for each other; on one CPU session they do not.
         sessions = settings.runners if settings.device == "cuda" else 1
-        students = [Student(open_session, tokenizer) for _ in range(sessions)]
+        reopen = partial(open_session, settings.intra_op_threads)
+        students = [Student(reopen, tokenizer) for _ in range(sessions)]
         students *= settings.runners // sessions
         engine = cls(settings, metrics, tokenizer=tokenizer, students=students)
         engine._warm_up()

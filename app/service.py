@@ -92,7 +92,7 @@ class Service:
                     "model": engine.manifest.name,
                     "revision": engine.manifest.revision,
                     "variant": engine.session.variant.file,
-                    "settings": self.settings.model_dump(mode="json"),
+                    "settings": engine.settings.model_dump(mode="json"),
                 },
             )
         finally:

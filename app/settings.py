@@ -30,6 +30,15 @@ def _default_runners(known: dict[str, Any]) -> int:
     return max(1, allowed_cpus() // threads)
 
 
+def _default_autotune(known: dict[str, Any]) -> bool:
+    """On two CPUs the plans are too alike for the time it takes; a GPU has nothing to tune."""
+    return known.get("device") == "cpu" and allowed_cpus() > 2
+
+
+def _default_cache_dir() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "lightmbert"
+
+
 def _default_batch_tokens(known: dict[str, Any]) -> int:
     """A CPU is saturated by few tokens, and beyond that a batch only makes callers wait."""
     return 16_384 if known.get("device") == "cuda" else 1_024
@@ -66,6 +75,12 @@ class Settings(BaseSettings):
 
     runners: PositiveInt = Field(default_factory=_default_runners)
     """Forward passes at a time."""
+
+    autotune: bool = Field(default_factory=_default_autotune)
+    """Whether to measure, at the first start, how many runners and threads suit this machine."""
+
+    cache_dir: Path = Field(default_factory=_default_cache_dir)
+    """Where the result is kept. It need not exist or be writable."""
 
     max_batch_tokens: PositiveInt = Field(default_factory=_default_batch_tokens)
     """Padded tokens per forward pass: longest text times texts. One text always fits."""

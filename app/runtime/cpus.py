@@ -68,12 +68,12 @@ def cpu_quota(root: Path, group: str) -> float | None:
 
 def cpu_features() -> frozenset[str]:
     """Instruction sets by the kernel's names, such as `avx2` and `avx512_vnni`."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    flags = (line.partition(":")[2] for line in lines if line.startswith(("flags", "Features")))
-    return frozenset(next(flags, "").split())
+    return frozenset(_from_cpuinfo("flags", "Features").split())
+
+
+def cpu_model() -> str:
+    """The processor as the kernel names it, as in "Intel(R) Xeon(R) Processor"."""
+    return _from_cpuinfo("model name") or platform.machine()
 
 
 def cpu_name() -> str:
@@ -81,6 +81,15 @@ def cpu_name() -> str:
     features = cpu_features()
     widest = next((name for name in (*sorted(VNNI), "avx2") if name in features), "baseline")
     return f"{platform.machine()} {widest}"
+
+
+def _from_cpuinfo(*names: str) -> str:
+    """What the first line of one of these names says; nothing where there is none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(names)), "")
 
 
 def _own_group() -> str:

@@ -23,6 +23,7 @@ from transformers import BertConfig, BertModel
 
 from app.errors import LightMBERTError
 from distill.heads import Head
+from distill.lowering import split_slow_fusions
 
 OPSET = 17
 
@@ -78,7 +79,7 @@ class StudentOnnxConfig(BertOnnxConfig):  # type: ignore[misc]  # optimum is unt
 
 
 def write_graph(encoder: BertModel, heads: Mapping[str, Head], path: Path) -> None:
-    """Trace the student, fuse it and write it to `path`.
+    """Trace the student, fuse it, take apart what is slow fused, and write it to `path`.
 
     Raises:
         FusionError: a fusion did not take; names those that fall short.
@@ -95,6 +96,7 @@ def write_graph(encoder: BertModel, heads: Mapping[str, Head], path: Path) -> No
     traced.unlink()
     if "token_type_ids" not in config.inputs:
         fold_segment(graph.model)
+    split_slow_fusions(graph.model)
     graph.save_model_to_file(str(path))  # sorted, with the domain of the fused operators
 
 

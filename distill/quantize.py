@@ -2,14 +2,15 @@
 
     lightmbert distill quantize distill/recipes/mini-6-ship.toml
 
-int8 is for CPUs, fp16 for CUDA. Each is held against the fp32 variant, which is held against
+int8 is for CPUs: with weights of 7 bits for all of them, of 8 for those with VNNI. fp16 is for
+CUDA. Each is held against the fp32 variant, which is held against
 torch by `export`, before the manifest lists it.
 """
 
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import onnx
 from rich.console import Console
@@ -26,24 +27,45 @@ from app.runtime.artifact import (
     sha256_of,
     verify_file,
 )
-from app.runtime.tokenizer import Text
+from app.runtime.tokenizer import Encoded, Text, Tokenizer
 from distill.config import LoadedRecipe, require
+from distill.corpus import load_corpus
+from distill.fp16 import fp16
+from distill.int8 import int8
 from distill.parity import BATCH_TEXTS, Parity, gate, gate_golden, served_outputs
-from distill.precision import fp16, int8
 
-Small = Literal["int8", "fp16"]
+Small = Literal["int8-avx2", "int8-vnni", "fp16"]
 
-TARGETS: dict[Small, Target] = {"int8": "cpu-avx2", "fp16": "cuda"}
+
+class _Kind(NamedTuple):
+    precision: Precision
+    target: Target
+    weight_bits: int
+
+
+KINDS: dict[Small, _Kind] = {
+    "int8-avx2": _Kind("int8", "cpu-avx2", 7),
+    "int8-vnni": _Kind("int8", "cpu-vnni", 8),
+    "fp16": _Kind("fp16", "cuda", 16),
+}
 
 
 def quantize_student(
     model_dir: Path,
     *,
     tolerances: dict[Small, Tolerance],
+    calibration: Sequence[str],
     texts: Sequence[Text],
     keep_fp32: bool,
 ) -> dict[Small, Parity]:
     """Add a variant per tolerance to a model folder; return how far each is from fp32.
+
+    Args:
+        model_dir: holds the fp32 variant.
+        tolerances: how far each variant to be made may stray from it.
+        calibration: where int8 takes the ranges of activations from; cut at the token limit.
+        texts: the ones that are compared.
+        keep_fp32: whether the fp32 variant stays in the folder.
 
     Raises:
         ManifestError: the folder is not a model folder, or was altered.
@@ -55,20 +77,30 @@ def quantize_student(
     source = _fp32_of(manifest, model_dir)
     model = onnx.load(verify_file(model_dir, source))
     reference = served_outputs(model_dir, manifest, source, texts, batch_texts=BATCH_TEXTS)
+    tokenizer = Tokenizer.load(
+        verify_file(model_dir, manifest.tokenizer), max_tokens=manifest.max_tokens
+    )
+    calibrating = tokenizer.encode(calibration, truncate=True)
     parities: dict[Small, Parity] = {}
     made: list[Variant] = []
     with tempfile.TemporaryDirectory(dir=model_dir) as staging:
-        for precision, tolerance in tolerances.items():
-            graph = Path(staging) / f"student-{precision}.onnx"
-            onnx.save(int8(model) if precision == "int8" else fp16(model), graph)
-            variant = _variant(graph, model_dir, precision, tolerance)
-            parities[precision] = gate(model_dir, manifest, variant, texts, reference)
+        for small, tolerance in tolerances.items():
+            graph = Path(staging) / f"student-{small}.onnx"
+            onnx.save(_made(model, small, calibrating), graph)
+            variant = _variant(graph, model_dir, small, tolerance)
+            parities[small] = gate(model_dir, manifest, variant, texts, reference)
             gate_golden(model_dir, manifest, variant)
             made.append(variant)
         # Only when all of them passed does the folder change.
         made = [_moved_up(model_dir, variant) for variant in made]
     _list(model_dir, manifest, made, dropped=None if keep_fp32 else source)
     return parities
+
+
+def _made(model: onnx.ModelProto, small: Small, calibrating: Sequence[Encoded]) -> onnx.ModelProto:
+    if small == "fp16":
+        return fp16(model)
+    return int8(model, calibrating, weight_bits=KINDS[small].weight_bits)
 
 
 def _fp32_of(manifest: Manifest, model_dir: Path) -> Variant:
@@ -79,12 +111,12 @@ def _fp32_of(manifest: Manifest, model_dir: Path) -> Variant:
     raise VariantError(f"{model_dir} holds {held}; quantize starts from fp32: export it again")
 
 
-def _variant(graph: Path, model_dir: Path, precision: Small, tolerance: Tolerance) -> Variant:
+def _variant(graph: Path, model_dir: Path, small: Small, tolerance: Tolerance) -> Variant:
     return Variant(
         file=graph.relative_to(model_dir).as_posix(),
         sha256=sha256_of(graph),
-        precision=precision,
-        target=TARGETS[precision],
+        precision=KINDS[small].precision,
+        target=KINDS[small].target,
         bytes=graph.stat().st_size,
         tolerance=tolerance,
     )
@@ -99,8 +131,10 @@ def _moved_up(model_dir: Path, variant: Variant) -> Variant:
 def _list(
     model_dir: Path, manifest: Manifest, made: list[Variant], *, dropped: Variant | None
 ) -> None:
-    replaced: set[Precision] = {variant.precision for variant in made}
-    kept = [v for v in manifest.variants if v.precision not in replaced and v != dropped]
+    replaced = {(variant.precision, variant.target) for variant in made}
+    kept = [
+        v for v in manifest.variants if (v.precision, v.target) not in replaced and v != dropped
+    ]
     save_manifest(model_dir, manifest.model_copy(update={"variants": (*kept, *made)}))
     if dropped:
         (model_dir / dropped.file).unlink()
@@ -109,24 +143,26 @@ def _list(
 def run(loaded: LoadedRecipe) -> None:
     """Add the variants that the recipe's `[quantize]` table names."""
     table = require(loaded.recipe.quantize, "quantize")
-    min_cosines = {"int8": table.min_cosine_int8, "fp16": table.min_cosine_fp16}
+    corpus = load_corpus(table.calibration, exponent=0.0)
+    drawn = corpus.draw(0, rows=table.calibration_texts, seed=loaded.recipe.run.seed)
     parities = quantize_student(
         table.model_dir,
         tolerances={
-            precision: Tolerance(
-                min_cosine=min_cosines[precision],
+            small: Tolerance(
+                min_cosine=table.min_cosine_fp16 if small == "fp16" else table.min_cosine_int8,
                 max_probability_error=table.max_probability_error,
             )
-            for precision in table.precisions
+            for small in table.variants
         },
+        calibration=drawn.texts,
         texts=table.parity_texts,
         keep_fp32=table.keep_fp32,
     )
-    for precision, parity in parities.items():
+    for small, parity in parities.items():
         errors = ", ".join(
             f"{task} {values.max():.4f}" for task, values in parity.probability_errors.items()
         )
         Console().print(
-            f"{precision}: cosine to fp32 at least {parity.cosines.min():.4f}, mean "
+            f"{small}: cosine to fp32 at least {parity.cosines.min():.4f}, mean "
             f"{parity.cosines.mean():.4f}; largest error of a probability: {errors or 'no heads'}"
         )

@@ -201,7 +201,10 @@ class QuantizeTable(_Table):
     """Smaller variants of an exported graph, and how far each may stray from fp32."""
 
     model_dir: Path
-    precisions: tuple[Literal["int8", "fp16"], ...]
+    variants: tuple[Literal["int8-avx2", "int8-vnni", "fp16"], ...]
+    calibration: Corpora
+    """Text like that which will be served; int8 takes the ranges of its activations from it."""
+    calibration_texts: PositiveInt
     min_cosine_int8: Share
     min_cosine_fp16: Share
     max_probability_error: Share

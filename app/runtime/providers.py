@@ -125,4 +125,9 @@ def session_options(graph: Path, *, device: Device, intra_op_threads: int) -> An
     )
     if device == "cuda":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    else:
+        # The graph is fused already. More would put SkipLayerNormalization and BiasGelu back,
+        # which the CPU computes value by value.
+        basic = type(options.graph_optimization_level).ORT_ENABLE_BASIC
+        options.graph_optimization_level = basic
     return options

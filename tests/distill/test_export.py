@@ -116,9 +116,11 @@ def test_a_text_gives_the_same_alone_and_beside_longer_ones(model_dir: Path) -> 
 def test_every_layer_is_fused_and_gelu_is_exact(model_dir: Path) -> None:
     found = counts(model_dir / GRAPH_FILE)
     assert found["EmbedLayerNormalization"] == 1
-    assert found["Attention"] == found["BiasGelu"] == LAYERS
-    assert found["SkipLayerNormalization"] == 2 * LAYERS
-    assert not found.keys() & {"LayerNormalization", "Softmax", "Erf", "Gelu", "FastGelu"}
+    assert found["Attention"] == found["Gelu"] == LAYERS
+    # fused, and then taken apart again for the CPU
+    assert found["LayerNormalization"] == 2 * LAYERS
+    assert not {"SkipLayerNormalization", "BiasGelu", "Erf"} & found.keys()
+    assert not found.keys() & {"Softmax", "FastGelu"}
 
 
 def test_no_shape_arithmetic_is_left_for_a_gpu_to_hand_back(model_dir: Path) -> None:

@@ -1,0 +1,272 @@
+"""A student's graph in int8, for CPUs.
+
+Weights have one scale per output channel. Activations are quantized in two ways, neither of
+which looks at another text, so a text's result does not depend on its company in the batch:
+
+- What leaves a normalisation or attention keeps one scale for all texts, found beforehand on
+  calibration text. Its loud channels are first made quieter and their rows of the next weight
+  louder, in equal parts: SmoothQuant (Xiao et al. 2022, arXiv:2211.10438, equation 4 with
+  alpha 0.5). For attention the divisors go into the value projection and cost nothing.
+- What leaves GELU differs too much from token to token, so each token has a scale of its own.
+
+The word table, most of a multilingual student, has one scale per row: one for all would be set
+by its longest row. Kernels without VNNI add pairs of products in 16 bits and saturate on weights
+of more than 7 bits; with VNNI all 8 bits count.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from app.errors import LightMBERTError
+from app.runtime.outputs import Floats
+from app.runtime.tokenizer import Encoded
+from distill.calibration import Range, channel_ranges
+from distill.rewrite import Rewriter, attribute
+
+LARGEST_ROW_VALUE = 127
+LARGEST_ACTIVATION = 255
+GELU_MINIMUM = 0.17
+"""GELU is nowhere below -0.17."""
+GELU_ZERO = 16
+"""The step that stands for 0 behind GELU: -0.17 is at most so many steps below it."""
+
+
+class QuantizeError(LightMBERTError):
+    """A graph cannot be made smaller as promised."""
+
+    code = "quantize_failed"
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """Names of a weight's constants: (H, N) int8, and a scale and a zero for each column."""
+
+    steps: str
+    scales: str
+    zeros: str
+
+
+@dataclass(frozen=True)
+class _Activation:
+    """Names of uint8 steps, of what one step is worth, and of the step that stands for 0."""
+
+    steps: str
+    scale: str
+    zero: str
+
+
+def int8(model: onnx.ModelProto, texts: Iterable[Encoded], *, weight_bits: int) -> onnx.ModelProto:
+    """Return a copy with int8 matrix products and an int8 word table.
+
+    Args:
+        model: as `distill.graph` writes it.
+        texts: calibration text.
+        weight_bits: 7 where a processor without VNNI is to run it, or 8.
+
+    Raises:
+        QuantizeError: the graph holds a product in a place that is not known here.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    largest_weight = 2 ** (weight_bits - 1) - (weight_bits == 8)
+    products = _products(copy)
+    ranges = dict(channel_ranges(copy, [node.input[0] for node in products], texts))
+    quiet_contexts(copy, ranges)
+    graph = Rewriter(copy)
+    for node in graph.nodes:
+        if node.op_type == "EmbedLayerNormalization":
+            _write_embedding(graph, node)
+        elif node.op_type == "Attention":
+            _write_attention(graph, node, ranges[node.input[0]], largest_weight)
+        elif node in products:
+            _write_product(graph, node, ranges[node.input[0]], largest_weight)
+        else:
+            graph.keep(node)
+    graph.finish()
+    return copy
+
+
+def _products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    graph = Rewriter(model)
+    products = [
+        node
+        for node in graph.nodes
+        if node.op_type == "Attention"
+        or (node.op_type == "MatMul" and graph.is_constant(node.input[1]))
+    ]
+    sources = {"EmbedLayerNormalization", "LayerNormalization", "Attention", "Gelu"}
+    for node in products:
+        maker = graph.maker(node.input[0])
+        if maker is None or maker.op_type not in sources:
+            found = "an input of the graph" if maker is None else maker.op_type
+            raise QuantizeError(
+                f"{node.name} multiplies {found}; known: {', '.join(sorted(sources))}"
+            )
+    return products
+
+
+def smoothing(peak: Floats, weight: Floats) -> Floats:
+    """What to divide activations by and multiply the rows of (H, N) `weight` with: (H,).
+
+    Geometric mean 1, so that the whole becomes neither louder nor quieter.
+    """
+    loudness = np.maximum(peak, 1e-5) / np.maximum(np.abs(weight).max(axis=1), 1e-5)
+    divisors = np.sqrt(loudness)
+    quiet: Floats = (divisors / np.exp(np.log(divisors).mean())).astype(np.float32)
+    return quiet
+
+
+def quiet_contexts(model: onnx.ModelProto, ranges: dict[str, Range]) -> None:
+    """Smooth what leaves attention, in place: a channel of it is a channel of the values."""
+    graph = Rewriter(model)
+    for node in graph.nodes:
+        graph.keep(node)
+        if node.op_type != "Attention":
+            continue
+        context = node.output[0]
+        [product] = graph.users(context)
+        after = graph.array(product.input[1])  # (H, N)
+        divisors = smoothing(ranges[context].peak, after)
+        before, bias = graph.array(node.input[1]).copy(), graph.array(node.input[2]).copy()
+        width = len(after)
+        before[:, -width:] /= divisors  # queries, keys, values
+        bias[-width:] /= divisors
+        graph.constant(node.input[1], before)
+        graph.constant(node.input[2], bias)
+        graph.constant(product.input[1], after * divisors[:, None])
+        ranges[context] = ranges[context].over(divisors)
+    graph.finish()
+
+
+def quantize_rows(table: Floats) -> tuple[NDArray[np.int8], Floats]:
+    """Return a table (V, H) as int8 and a scale per row (V, 1); no value is off by more than half."""
+    largest = np.abs(table).max(axis=1, keepdims=True)
+    # A row of zeros, as padding has, keeps any scale.
+    scales = np.where(largest > 0, largest / LARGEST_ROW_VALUE, 1).astype(np.float32)
+    return np.rint(table / scales).astype(np.int8), scales
+
+
+def _weight(graph: Rewriter, name: str, values: Floats, largest: int) -> _Weight:
+    peak = np.abs(values).max(axis=0)
+    scales = np.where(peak > 0, peak / largest, 1).astype(np.float32)  # (N,)
+    return _Weight(
+        graph.constant(f"{name}_steps", np.rint(values / scales).astype(np.int8)),
+        graph.constant(f"{name}_scales", scales),
+        graph.constant(f"{name}_zeros", np.zeros(len(scales), dtype=np.int8)),
+    )
+
+
+def _fixed(graph: Rewriter, name: str, lies: Range) -> _Activation:
+    """One scale for all texts; what lies outside the calibrated range is cut to it."""
+    low, high = min(0.0, float(lies.low.min())), max(0.0, float(lies.high.max()))
+    scale = np.float32((high - low) / LARGEST_ACTIVATION)
+    zero = np.uint8(np.clip(round(-low / scale), 0, LARGEST_ACTIVATION))
+    scale_name = graph.constant(f"{name}_scale", scale)
+    zero_name = graph.constant(f"{name}_zero", zero)
+    steps = graph.write("QuantizeLinear", [name, scale_name, zero_name], f"{name}_steps")
+    return _Activation(steps, scale_name, zero_name)
+
+
+def _smoothed(
+    graph: Rewriter, node: onnx.NodeProto, lies: Range, largest: int
+) -> tuple[_Activation, _Weight]:
+    source, name = node.input[:2]
+    weight = graph.array(name)
+    divisors = smoothing(lies.peak, weight)
+    inverse = graph.constant(f"{name}_quiet", 1 / divisors)
+    quiet = graph.write("Mul", [source, inverse], f"{node.output[0]}_in")
+    activation = _fixed(graph, quiet, lies.over(divisors))
+    return activation, _weight(graph, name, weight * divisors[:, None], largest)
+
+
+def _write_attention(graph: Rewriter, node: onnx.NodeProto, lies: Range, largest: int) -> None:
+    _, _, bias, mask = node.input[:4]
+    left, right = _smoothed(graph, node, lies, largest)
+    graph.write(
+        "QAttention",
+        [left.steps, right.steps, bias, left.scale, right.scales, mask, left.zero, right.zeros],
+        node.output[0],
+        num_heads=attribute(node, "num_heads"),
+    )
+
+
+def _write_product(graph: Rewriter, node: onnx.NodeProto, lies: Range, largest: int) -> None:
+    source, name = node.input[:2]
+    maker = graph.maker(source)
+    if maker is not None and maker.op_type == "Gelu":
+        _write_product_by_token(graph, node, largest)
+        return
+    if maker is not None and maker.op_type == "Attention":  # smoothed by `quiet_contexts`
+        left = _fixed(graph, source, lies)
+        right = _weight(graph, name, graph.array(name), largest)
+    else:
+        left, right = _smoothed(graph, node, lies, largest)
+    _multiply(graph, left, right, node.output[0])
+
+
+def _write_product_by_token(graph: Rewriter, node: onnx.NodeProto, largest: int) -> None:
+    """Scale = max(highest / 239, 0.17 / 16): then 16 stands for 0 whatever the token.
+
+    ONNX Runtime multiplies with one zero for all rows, but the scale of a row can be put to its
+    results afterwards.
+    """
+    source, name = node.input[:2]
+    out = node.output[0]
+    inner, outer = graph.array(name).shape
+    share = graph.constant("gelu_share", np.float32(1 / (LARGEST_ACTIVATION - GELU_ZERO)))
+    least = graph.constant("gelu_least_scale", np.float32(GELU_MINIMUM / GELU_ZERO))
+    flat_shape = graph.constant("gelu_shape", np.array([-1, inner]))
+    flat = graph.write("Reshape", [source, flat_shape], f"{source}_flat")  # (B * T, inner)
+    highest = graph.write("ReduceMax", [flat], f"{source}_highest", axes=[-1], keepdims=0)
+    needed = graph.write("Mul", [highest, share], f"{source}_needed")
+    scales = graph.write("Max", [needed, least], f"{source}_scales")  # (B * T,)
+    count = graph.write("Shape", [scales], f"{source}_count")
+    sixteen = helper.make_tensor("zero", TensorProto.UINT8, [1], [GELU_ZERO])
+    zeros = graph.write("ConstantOfShape", [count], f"{source}_zeros", value=sixteen)
+    steps = graph.write("QuantizeLinear", [flat, scales, zeros], f"{source}_steps", axis=0)
+    left = _Activation(
+        steps,
+        graph.constant("one", np.float32(1)),
+        graph.constant("gelu_zero", np.uint8(GELU_ZERO)),
+    )
+    right = _weight(graph, name, graph.array(name), largest)
+    product = _multiply(graph, left, right, f"{out}_unscaled")
+    last = graph.constant("last_axis", np.array([1]))
+    column = graph.write("Unsqueeze", [scales, last], f"{source}_column")
+    scaled = graph.write("Mul", [product, column], f"{out}_flat")
+    texts_tokens = graph.write("Shape", ["input_ids"], f"{out}_texts_tokens")
+    width = graph.constant("width", np.array([outer]))
+    shape = graph.write("Concat", [texts_tokens, width], f"{out}_shape", axis=0)
+    graph.write("Reshape", [scaled, shape], out)
+
+
+def _multiply(graph: Rewriter, left: _Activation, right: _Weight, output: str) -> str:
+    inputs: Sequence[str] = (
+        left.steps, right.steps, left.scale, right.scales, left.zero, right.zeros
+    )  # fmt: skip
+    return graph.write("MatMulIntegerToFloat", list(inputs), output)
+
+
+def _write_embedding(graph: Rewriter, node: onnx.NodeProto) -> None:
+    """Take EmbedLayerNormalization apart, whose one scale per table is too coarse."""
+    ids, types, words, positions, segments, gamma, beta, *_ = node.input
+    rows, scales = quantize_rows(graph.array(words))
+    row_names = graph.constant("word_rows", rows), graph.constant("word_scales", scales)
+    picked = graph.write("Gather", [row_names[0], ids], "word_steps")
+    steps = graph.write("Cast", [picked], "word_values", to=TensorProto.FLOAT)
+    scale = graph.write("Gather", [row_names[1], ids], "word_scale")
+    word = graph.write("Mul", [steps, scale], "word")  # (B, T, H)
+    tokens = graph.write("Shape", [ids], "token_count", start=1, end=2)
+    first = graph.constant("first_position", np.array([0]))
+    position = graph.write("Slice", [positions, first, tokens], "position")  # (T, H)
+    embedded = graph.write("Add", [word, position], "placed")
+    if types:
+        segment = graph.write("Gather", [segments, types], "segment")
+        embedded = graph.write("Add", [embedded, segment], "embedded")
+    epsilon = attribute(node, "epsilon")
+    graph.write("LayerNormalization", [embedded, gamma, beta], node.output[0], epsilon=epsilon)

@@ -288,6 +288,7 @@ async def test_a_runner_that_cannot_be_replaced_leaves_no_caller_waiting(
             with pytest.raises(NotReadyError, match="must be restarted"):
                 await waits
         assert world.runners.broken
+        assert world.health[-1:] == [False]
         model.gate.release()
 
 

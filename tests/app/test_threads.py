@@ -1,0 +1,56 @@
+import asyncio
+import threading
+import weakref
+
+import pytest
+
+from app.threads import CallThread
+
+
+class Model:
+    def answer(self) -> str:
+        return threading.current_thread().name
+
+    def fail(self) -> str:
+        raise ValueError("no answer")
+
+
+@pytest.fixture
+def thread() -> CallThread:
+    thread = CallThread("the caller's own")
+    thread.start()
+    return thread
+
+
+async def test_calls_are_made_in_the_thread_and_their_results_come_back(thread: CallThread) -> None:
+    assert await thread.call(Model().answer) == "the caller's own"
+    with pytest.raises(ValueError, match="no answer"):
+        await thread.call(Model().fail)
+    thread.retire()
+    await asyncio.to_thread(thread.join, timeout=5)
+    assert not thread.is_alive()
+
+
+async def test_it_holds_on_to_nothing_between_two_calls(thread: CallThread) -> None:
+    model = Model()
+    alive = weakref.ref(model)
+    await thread.call(model.answer)
+    del model
+    async with asyncio.timeout(5):
+        while alive() is not None:
+            await asyncio.sleep(0)
+    thread.retire()
+
+
+def test_a_loop_that_was_closed_meanwhile_ends_the_thread(thread: CallThread) -> None:
+    gate = threading.Event()
+    begun = threading.Event()
+
+    async def call_and_leave() -> None:
+        thread.call(lambda: begun.set() or gate.wait(timeout=5))
+        assert await asyncio.to_thread(begun.wait, timeout=5)
+
+    asyncio.run(call_and_leave())
+    gate.set()
+    thread.join(timeout=5)
+    assert not thread.is_alive()

@@ -8,6 +8,7 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.service import Service
 from app.settings import Settings
@@ -16,6 +17,7 @@ from app.settings import Settings
 # close them: a request sent into a connection that we are closing is lost.
 _KEEP_ALIVE_S = 75
 _LINGER_S = 0.25
+_LET_IN_S = 0.05
 _CLOSE = (b"connection", b"close")
 
 
@@ -35,6 +37,8 @@ class Server(uvicorn.Server):
         )
         self.service: Service = app.state.service
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._listening: list[socket.socket] = []
+        self._adopting: set[asyncio.Task[None]] = set()
 
     @property
     def status(self) -> int:
@@ -43,6 +47,7 @@ class Server(uvicorn.Server):
 
     def serve_on(self, *listening: socket.socket) -> int:
         """Run until told to stop; the exit status."""
+        self._listening = [each.dup() for each in listening]  # uvicorn closes its own
         self.run(list(listening))
         return self.status
 
@@ -68,13 +73,41 @@ class Server(uvicorn.Server):
         self.server_state.default_headers.append(_CLOSE)  # until then, and of requests under way
 
     def _stop_accepting(self) -> None:
+        """Close the port, once whoever still waits at it is let in: they would be cut off."""
         for server in self.servers:
             server.close()
+        for listening in self._listening:
+            listening.setblocking(False)
+            with listening, suppress(OSError):  # until nobody waits
+                while True:
+                    self._adopt(listening.accept()[0])
+
+    def _adopt(self, connection: socket.socket) -> None:
+        """Serve a connection that was accepted elsewhere."""
+        adopting = asyncio.create_task(self._connect(connection))
+        self._adopting.add(adopting)
+        adopting.add_done_callback(self._adopting.discard)
+
+    async def _connect(self, connection: socket.socket) -> None:
+        try:
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+        except OSError:  # the caller is gone already
+            connection.close()
+            self.ended()
+
+    def ended(self) -> None:
+        """One adopted connection has."""
+
+    def _protocol(self) -> HttpToolsProtocol:
+        return HttpToolsProtocol(self.config, self.server_state, self.lifespan.state)
 
     async def _linger(self) -> None:
         """Let connections between two requests send the next one and be told, not cut off."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_LINGER_S):
+                await asyncio.sleep(_LET_IN_S)
                 while self.server_state.connections:
                     await asyncio.sleep(0.01)
 

@@ -45,8 +45,8 @@ class Service:
         Raises:
             NotReadyError: there is none yet, or none any more.
         """
-        at_work = self.phase in ("ready", "leaving") and self.alive
-        if self._engine is None or not at_work:
+        at_work = self.phase in ("ready", "leaving")
+        if self._engine is None or not (at_work and self._engine.ready):
             raise NotReadyError(self.state)
         return self._engine
 

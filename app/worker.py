@@ -33,7 +33,6 @@ class WorkerServer(Server):
         self._line = line
         self._unsaid = bytearray()
         self._told_ready = False
-        self._adopting: set[asyncio.Task[None]] = set()
 
     async def main_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -67,18 +66,7 @@ class WorkerServer(Server):
             self.orphaned = True
             self.service.leaving.set()
             return
-        adopting = asyncio.create_task(self._adopt(connection))
-        self._adopting.add(adopting)
-        adopting.add_done_callback(self._adopting.discard)
-
-    async def _adopt(self, connection: socket.socket) -> None:
-        try:
-            connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
-        except OSError:  # the caller is gone already
-            connection.close()
-            self._tell(ENDED)
+        self._adopt(connection)
 
     def _protocol(self) -> HttpToolsProtocol:
         return _Reporting(self)
@@ -95,7 +83,6 @@ class WorkerServer(Server):
             self._unsaid.clear()
 
     def ended(self) -> None:
-        """One connection has."""
         self._tell(ENDED)
 
 

@@ -129,7 +129,7 @@ class Supervisor:
             )
         ours.setblocking(False)
         worker = self._workers[index] = Worker(index, process, ours)
-        asyncio.get_running_loop().add_reader(ours, worker.listen)
+        asyncio.get_running_loop().add_reader(ours, self._hear, worker)
         return worker
 
     def _environment(self) -> dict[str, str]:
@@ -137,6 +137,11 @@ class Supervisor:
         given = self._settings.model_dump(mode="json", exclude_unset=True)
         variables = {PREFIX + name.upper(): str(value) for name, value in given.items()}
         return variables | {shared_metrics.FOLDER: str(self._folder)}
+
+    def _hear(self, worker: Worker) -> None:
+        worker.listen()
+        if self._stopping and not self._takers:
+            self._make_last_call(worker)
 
     def _bury(self, worker: Worker) -> None:
         del self._workers[worker.index]
@@ -179,10 +184,6 @@ class Supervisor:
 
     def _accept(self) -> None:
         """Hand one connection to one worker, or come back to it when somebody can take it."""
-        takers = [worker for worker in self._workers.values() if worker.accepts]
-        if self._stopping and not takers:
-            self._close()
-            return
         try:
             connection = self._held or self._listening.accept()[0]
         except BlockingIOError:
@@ -191,7 +192,7 @@ class Supervisor:
             logger.error("cannot accept", extra={"reason": str(error)})
             self._pause()
             return
-        self._held = None if self._hand_over(connection, takers) else connection
+        self._held = None if self._hand_over(connection, self._takers) else connection
         if self._held is not None:
             self._pause()
 
@@ -204,6 +205,21 @@ class Supervisor:
                 connection.close()
                 return True
         return False
+
+    @property
+    def _takers(self) -> list[Worker]:
+        return [worker for worker in self._workers.values() if worker.accepts]
+
+    def _make_last_call(self, worker: Worker) -> None:
+        """Hand whoever still waits at the port to the last worker, who tells them, and close it."""
+        if self._listening.fileno() < 0:
+            return
+        with suppress(OSError):  # until nobody waits, or the worker has gone
+            while True:
+                with self._held or self._listening.accept()[0] as connection:
+                    self._held = None
+                    hand_over(worker.line, connection)
+        self._close()
 
     def _pause(self) -> None:
         loop = asyncio.get_running_loop()
@@ -218,6 +234,8 @@ class Supervisor:
             self._accept()
 
     def _close(self) -> None:
+        if self._listening.fileno() < 0:
+            return
         asyncio.get_running_loop().remove_reader(self._listening)
         self._listening.close()
         if self._held is not None:

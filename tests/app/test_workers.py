@@ -143,7 +143,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_counts_stay(shared: Running
     cpu_s = shared.series()["process_cpu_seconds_total", frozenset()]
     killed = min(before)
     os.kill(killed, signal.SIGKILL)
-    assert shared.embed() == 200  # by the other
+    wait_until(lambda: shared.embed() == 200)  # by the other, once this one is known to be gone
     wait_until(lambda: killed not in shared.workers and shared.all_ready)
     assert len(shared.workers) == 2
     assert shared.value("requests_total", route="/embed", status="200") == counted + 1

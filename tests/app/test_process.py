@@ -102,6 +102,16 @@ def test_a_student_that_cannot_be_loaded_ends_the_process_with_one_line_of_reaso
     assert "model.onnx has sha256" in reason["reason"]
 
 
+def test_a_model_that_keeps_hanging_ends_the_process_with_1(toy_model_dir: Path) -> None:
+    limits = {"LIGHTMBERT_RUN_TIMEOUT_S": "0.5", "LIGHTMBERT_FAULTS_UNTIL_EXIT": "2"}
+    with server(toy_model_dir, SERVE_GATED + SERVE, **limits) as (process, url):
+        for _ in range(2):
+            answer = httpx.post(f"{url}/embed", json={"texts": "hund katt"}, timeout=10)
+            assert answer.status_code == 500
+        assert process.wait(10) == 1
+        assert "the model fails again and again" in process.stderr.read()
+
+
 def test_logs_are_json_lines_without_texts(toy_model_dir: Path) -> None:
     with server(toy_model_dir, SERVE) as (process, url):
         httpx.post(f"{url}/embed", json={"texts": ["confidential " * 99]})
@@ -126,7 +136,9 @@ def python(code: str, **environment: str) -> "subprocess.CompletedProcess[str]":
 
 
 @contextmanager
-def server(model_dir: Path, code: str) -> "Iterator[tuple[subprocess.Popen[str], str]]":
+def server(
+    model_dir: Path, code: str, **environment: str
+) -> "Iterator[tuple[subprocess.Popen[str], str]]":
     """A service of its own on a free port, ready; it ends with the block at the latest."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -135,7 +147,7 @@ def server(model_dir: Path, code: str) -> "Iterator[tuple[subprocess.Popen[str],
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=ROOT,
-        env={**os.environ, **variables},
+        env={**os.environ, **variables, **environment},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -7,18 +7,17 @@ classify, single and in pairs, share batches.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
 from typing import Self
 
 import numpy as np
 
-from app.errors import (
-    InputError,
-    UnknownModelError,
-)
+from app.admission import ANY_TIME, Limits, Terms
+from app.cache import Cache
+from app.errors import InputError, UnknownModelError
+from app.forecast import Forecast
+from app.forward import Forward, Usage
 from app.heads import head_named
 from app.metrics import Metrics
 from app.postprocess import Output, Ranking, embeddings, rank
@@ -28,27 +27,14 @@ from app.runtime.outputs import Floats
 from app.runtime.providers import onnxruntime_version
 from app.runtime.session import LOGITS, POOLED, StudentSession
 from app.runtime.tokenizer import Encoded, Text, Tokenizer
-from app.scheduler import Scheduler
+from app.scheduler import BulkFrom, Scheduler
 from app.settings import Settings
 from app.student import Row, Student
-from app.texts import characters_in, check_texts
+from app.texts import check_texts
 from app.tuning import tuned
+from app.warmup import warmed_up
 
 logger = logging.getLogger(__name__)
-
-_QUICK_CHARACTERS = 2_000
-"""Tokenized where they are: handing so little to a thread takes longer than the work."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a request cost, and which of its texts were cut."""
-
-    texts: int
-    tokens: int
-    """As run: special tokens included, after truncation."""
-    truncated: tuple[int, ...]
-    """Indices of texts of which only the beginning was read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +76,7 @@ class Engine:
         self._students = students
         self._metrics = metrics
         self._tokenizer = tokenizer
-        self._tokens_per_s = 10_000.0
-        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="lightmbert-tokenizer")
+        self._forecast = Forecast(seconds_per_token=1e-4)
 
     @classmethod
     def load(cls, settings: Settings, metrics: Metrics) -> Self:
@@ -121,7 +106,9 @@ class Engine:
         students = [Student(reopen, tokenizer) for _ in range(sessions)]
         students *= settings.runners // sessions
         engine = cls(settings, metrics, tokenizer=tokenizer, students=students)
-        engine._warm_up()
+        engine._forecast = warmed_up(
+            engine.session, tokenizer, max_batch_tokens=settings.max_batch_tokens
+        )
         engine._describe()
         return engine
 
@@ -154,12 +141,19 @@ class Engine:
         Args:
             on_health: called when `ready` or `broken` may have changed.
         """
+        settings = self.settings
         self._scheduler = Scheduler[Encoded, Row](
             self._metrics,
-            max_batch_tokens=self.settings.max_batch_tokens,
-            max_queue_tokens=self.settings.max_queue_tokens,
-            tokens_per_s=self._tokens_per_s,
+            self._forecast,
+            Limits(settings.max_queue_tokens, settings.max_queue_bytes),
+            max_batch_tokens=settings.max_batch_tokens,
+            runners=settings.runners,
+            bulk_from=BulkFrom(settings.bulk_texts, settings.bulk_tokens),
+            identity=_ids,
         )
+        model = f"{self.manifest.revision}/{self.session.variant.sha256}"
+        cache = Cache(self._metrics, model=model, max_bytes=settings.cache_bytes)
+        self._forward = Forward(self._scheduler, self._tokenizer, cache, self._metrics)
         self._runners = Runners(
             self._scheduler,
             self._students,
@@ -186,7 +180,7 @@ class Engine:
             logger.error("not drained", extra={"timeout_s": timeout_s})
         self._scheduler.abort(stopping)
         await self._runners.stop()
-        self._tokenizing.shutdown(wait=False, cancel_futures=True)
+        self._forward.stop()
 
     async def embed(
         self,
@@ -195,11 +189,12 @@ class Engine:
         dimensions: int | None = None,
         normalize: bool = True,
         truncate: bool = False,
+        terms: Terms = ANY_TIME,
     ) -> Embedded:
         """Embeddings of `texts`, in order.
 
         Raises:
-            InputError, OverloadedError, NotReadyError, InferenceError.
+            InputError, OverloadedError, DeadlineExceededError, NotReadyError, InferenceError.
         """
         most = self.manifest.embedding_dimension
         if dimensions is not None and not 1 <= dimensions <= most:
@@ -207,10 +202,10 @@ class Engine:
                 f"dimensions is {dimensions}; this model gives 1 to {most}", param="dimensions"
             )
         self._check(texts, pair=False, reader="embed")
-        rows, usage = await self._forward(texts, truncate=truncate)
-        pooled = np.stack([row[POOLED] for row in rows])  # (B, H)
+        forwarded = await self._forward(texts, truncate=truncate, terms=terms)
+        pooled = np.stack([row[POOLED] for row in forwarded.rows])  # (B, H)
         vectors = embeddings(pooled, dimensions=dimensions or most, normalize=normalize)
-        return Embedded(vectors, usage)
+        return Embedded(vectors, forwarded.usage)
 
     async def classify(
         self,
@@ -221,19 +216,28 @@ class Engine:
         threshold: float | None = None,
         output: Output = "probabilities",
         truncate: bool = False,
+        terms: Terms = ANY_TIME,
     ) -> Classified:
         """Labels of `texts` by the head named `task`, which a model with one head needs not name.
 
         Raises:
-            InputError, OverloadedError, NotReadyError, InferenceError.
+            InputError, OverloadedError, DeadlineExceededError, NotReadyError, InferenceError.
         """
         name = head_named(task, self.tasks)
         head = self.tasks[name]
         self._check(texts, pair=head.pair, reader=f"task {name!r}")
-        rows, usage = await self._forward(texts, truncate=truncate)
-        logits = np.stack([row[LOGITS + name] for row in rows])  # (B, C)
+        forwarded = await self._forward(texts, truncate=truncate, terms=terms)
+        logits = np.stack([row[LOGITS + name] for row in forwarded.rows])  # (B, C)
         ranking = rank(logits, head, output=output, top_k=top_k, threshold=threshold)
-        return Classified(name, ranking, usage)
+        return Classified(name, ranking, forwarded.usage)
+
+    def check_load(self, terms: Terms) -> None:
+        """Refuse a request before anything is read of it, if even one text would wait too long.
+
+        Raises:
+            OverloadedError, NotReadyError.
+        """
+        self._scheduler.check(terms)
 
     def check_model(self, model: str | None) -> None:
         """Refuse a request that names another model than the one served here."""
@@ -243,39 +247,6 @@ class Engine:
     def _check(self, texts: Sequence[Text], *, pair: bool, reader: str) -> None:
         limit = self.settings.max_texts_per_request
         check_texts(texts, limit=limit, pair=pair, reader=reader)
-
-    async def _forward(self, texts: Sequence[Text], *, truncate: bool) -> tuple[list[Row], Usage]:
-        self._scheduler.admit(tokens=len(texts))  # each has one at least: refuse before the work
-        encoded = await self._tokenize(texts, truncate=truncate)
-        truncated = tuple(index for index, each in enumerate(encoded) if each.truncated)
-        usage = Usage(len(texts), sum(each.tokens for each in encoded), truncated)
-        rows = await self._scheduler.submit(encoded)
-        self._metrics.truncated_texts.inc(len(truncated))
-        return rows, usage
-
-    async def _tokenize(self, texts: Sequence[Text], *, truncate: bool) -> list[Encoded]:
-        started_at = perf_counter()
-
-        def work() -> list[Encoded]:
-            return self._tokenizer.encode(texts, truncate=truncate)
-
-        if characters_in(texts) <= _QUICK_CHARACTERS:
-            encoded = work()
-        else:
-            encoded = await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
-        self._metrics.stage_duration_seconds.labels("tokenize").observe(perf_counter() - started_at)
-        return encoded
-
-    def _warm_up(self) -> None:
-        """Run the longest text there can be, which also shows how fast this machine is."""
-        text = self.manifest.golden[0].text
-        longest = self._tokenizer.encode(
-            [" ".join([text] * self.manifest.max_tokens)], truncate=True
-        )
-        started_at = perf_counter()
-        self.session.run(longest)
-        seconds = max(perf_counter() - started_at, 1e-6)
-        self._tokens_per_s = longest[0].tokens / seconds * self.settings.runners
 
     def _describe(self) -> None:
         self._metrics.describe_model(
@@ -287,3 +258,8 @@ class Engine:
             provider=self.session.providers[0],
             onnxruntime=onnxruntime_version(),
         )
+
+
+def _ids(encoded: Encoded) -> bytes:
+    """Equal for texts that the model cannot tell apart."""
+    return encoded.ids.tobytes() + encoded.type_ids.tobytes()

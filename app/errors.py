@@ -9,7 +9,8 @@ LightMBERTError
 │   ├── MalformedBodyError  … the body is not JSON
 │   ├── UnknownTaskError    … the model has no head of that name
 │   └── UnknownModelError   … no model of that name is served here
-├── OverloadedError         the queue is full; retry later
+├── OverloadedError         the queue is full, or the wait too long; retry later
+├── DeadlineExceededError   the caller's own deadline passed before the answer
 ├── NotReadyError           the model is loading or the service is shutting down
 ├── InferenceError          the model failed on a valid batch
 └── ModelError              a model folder is unusable
@@ -52,11 +53,18 @@ class TextTooLongError(InputError):
 
     def __init__(self, *, index: int, tokens: int, limit: int, or_more: bool = False) -> None:
         """`or_more` says that counting stopped at `tokens`, because the text is huge."""
+        self.index, self.tokens, self.limit, self.or_more = index, tokens, limit, or_more
         counted = f"at least {tokens}" if or_more else f"{tokens}"
         super().__init__(
             f"texts[{index}] has {counted} tokens; this model accepts {limit}. "
             "Shorten it, or send truncate=true to use its beginning",
             param=f"texts[{index}]",
+        )
+
+    def moved(self, index: int) -> "TextTooLongError":
+        """The same of another place: the tokenizer may have seen a part of the texts only."""
+        return TextTooLongError(
+            index=index, tokens=self.tokens, limit=self.limit, or_more=self.or_more
         )
 
 
@@ -120,13 +128,22 @@ class UnknownModelError(InputError):
 
 
 class OverloadedError(LightMBERTError):
-    """The queue is full. `retry_after_s` estimates when it will have room."""
+    """The queue is full, or the wait too long. `retry_after_s` estimates when it will do."""
 
     code = "overloaded"
 
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class DeadlineExceededError(LightMBERTError):
+    """The deadline that the caller set has passed; what had not run by then is not run."""
+
+    code = "deadline_exceeded"
+
+    def __init__(self, *, timeout_s: float) -> None:
+        super().__init__(f"there was no answer within the {timeout_s * 1_000:g} ms that you set")
 
 
 class NotReadyError(LightMBERTError):

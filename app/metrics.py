@@ -7,6 +7,7 @@ after a task appear when the model has said which heads it has. Recorded at thre
 """
 
 from collections.abc import Iterable
+from typing import Literal, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -22,8 +23,14 @@ from app.shared_metrics import registry_of_all
 
 ROUTES = ("/embed", "/classify")
 EMBED_TASK = "embed"
-STATUSES = ("200", "400", "405", "413", "422", "429", "499", "500", "503")
+STATUSES = ("200", "400", "405", "413", "422", "429", "499", "500", "503", "504")
 """What the two routes answer; 499 stands for a caller who hung up before the answer."""
+Priority = Literal["interactive", "bulk"]
+"""The class of a request, see `app.fairness`."""
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+DropReason = Literal["gone", "expired", "failed"]
+"""Why a text was not run: its caller hung up, its deadline passed, or its request failed."""
+DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
 STAGES = ("tokenize", "queue", "run", "serialize")
 
 # Fine where a small model lives (0.5 to 50 ms), coarse up to the client's patience.
@@ -121,10 +128,34 @@ class Metrics:
         )
         self.dropped_texts = Counter(
             "lightmbert_dropped_texts_total",
-            "Texts whose caller hung up before they were run.",
+            "Texts dropped before they were run: caller gone, deadline expired, request failed.",
+            ("reason",),
             registry=self.registry,
         )
-
+        self.shared_texts = Counter(
+            "lightmbert_shared_texts_total",
+            "Texts that were not run because the same text was waiting or running already.",
+            registry=self.registry,
+        )
+        self.cached_texts = Counter(
+            "lightmbert_cache_texts_total",
+            "Texts looked up in the cache, by outcome; none while it is off.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.cache_bytes = Gauge(
+            "lightmbert_cache_bytes",
+            "Bytes of texts and results in the cache.",
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
+        self.predicted_wait = Gauge(
+            "lightmbert_predicted_wait_seconds",
+            "Predicted seconds until a text that came now would be run, by class of request.",
+            ("priority",),
+            multiprocess_mode="livemax",
+            registry=self.registry,
+        )
         self.model_faults = Counter(
             "lightmbert_model_faults_total",
             "Times the model was opened anew after a fault, or could not be.",
@@ -151,12 +182,16 @@ class Metrics:
         for route in ROUTES:
             for status in STATUSES:
                 self.requests.labels(route, status)
-        for code in error_codes:
-            self.errors.labels(code)
-        for stage in STAGES:
-            self.stage_duration_seconds.labels(stage)
-        for kind in ("real", "padded"):
-            self.tokens.labels(kind)
+        for metric, values in (
+            (self.errors, error_codes),
+            (self.stage_duration_seconds, STAGES),
+            (self.tokens, ("real", "padded")),
+            (self.dropped_texts, DROP_REASONS),
+            (self.cached_texts, ("hit", "miss")),
+            (self.predicted_wait, PRIORITIES),
+        ):
+            for value in values:
+                metric.labels(value)
 
     def describe_model(self, *, tasks: Iterable[str], **info: str) -> None:
         """Create the series named after the model and its heads; `info` as in `model_info`."""

@@ -7,168 +7,178 @@ the event loop's thread, so there are no locks.
 """
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
-from app.errors import LightMBERTError, NotReadyError, OverloadedError, TooManyTokensError
-from app.metrics import Metrics
+from app.admission import ANY_TIME, Admission, Limits, Terms
+from app.errors import DeadlineExceededError, LightMBERTError, NotReadyError
+from app.forecast import Forecast, Run
+from app.lines import INTERACTIVE_TARGET_S, Lines
+from app.metrics import PRIORITIES, DropReason, Metrics, Priority
+from app.seats import Batch, ItemT, Request, ResultT, Seat
 
-LOOKAHEAD = 1_024
-"""How many of the oldest items may be searched for neighbours of like length."""
-
-
-class HasTokens(Protocol):
-    @property
-    def tokens(self) -> int: ...
+__all__ = ["Batch", "BulkFrom", "ItemT", "ResultT", "Scheduler"]
 
 
-ItemT = TypeVar("ItemT", bound=HasTokens)
-ResultT = TypeVar("ResultT")
+@dataclass(frozen=True, slots=True)
+class BulkFrom:
+    """The size from which a request is bulk, unless its caller says what it is."""
 
+    texts: int = 32
+    tokens: int = 4_096
 
-@dataclass(eq=False, slots=True)
-class _Request(Generic[ItemT, ResultT]):
-    """One caller's items: admitted together, answered together, run in any company."""
-
-    waiting: OrderedDict[int, ItemT]
-    answer: asyncio.Future[list[ResultT]]
-    results: dict[int, ResultT] = field(default_factory=dict)
-    items: int = 0
-    arrived_at: float = field(default_factory=perf_counter)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Seat(Generic[ItemT, ResultT]):
-    request: _Request[ItemT, ResultT]
-    index: int
-    item: ItemT
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Batch(Generic[ItemT, ResultT]):
-    """Items that run together. Hand it back by `Scheduler.finish` or `Scheduler.fail`."""
-
-    seats: list[_Seat[ItemT, ResultT]]
-    taken_at: float = field(default_factory=perf_counter)
-
-    @property
-    def items(self) -> list[ItemT]:
-        return [seat.item for seat in self.seats]
-
-    @property
-    def tokens(self) -> int:
-        return sum(seat.item.tokens for seat in self.seats)
-
-    @property
-    def padded_tokens(self) -> int:
-        return len(self.seats) * max(seat.item.tokens for seat in self.seats)
+    def priority(self, *, texts: int, tokens: int = 0) -> Priority:
+        return "bulk" if texts >= self.texts or tokens >= self.tokens else "interactive"
 
 
 class Scheduler(Generic[ItemT, ResultT]):
-    """A queue bounded in tokens, from which runners take batches under a token budget."""
+    """Two bounded queues, from which runners take batches under a token budget."""
 
     def __init__(
         self,
         metrics: Metrics,
+        forecast: Forecast,
+        limits: Limits,
         *,
         max_batch_tokens: int,
-        max_queue_tokens: int,
-        tokens_per_s: float,
+        runners: int = 1,
+        bulk_from: BulkFrom | None = None,
+        identity: Callable[[ItemT], Hashable] | None = None,
+        clock: Callable[[], float] = perf_counter,
     ) -> None:
-        """`tokens_per_s` is a first guess; every batch corrects it."""
+        """An open scheduler with nothing in it.
+
+        Args:
+            metrics: where to count.
+            forecast: what is known of run times; every batch corrects it.
+            limits: what may wait.
+            max_batch_tokens: padded tokens of one batch.
+            runners: how many batches run at a time.
+            bulk_from: which requests are bulk.
+            identity: equal for items that have the same result; without it nothing is shared.
+            clock: seconds; only differences count.
+        """
         self._metrics = metrics
-        self._max_batch_tokens = max_batch_tokens
-        self._max_queue_tokens = max_queue_tokens
-        self._tokens_per_s = tokens_per_s
-        self._queue: OrderedDict[int, _Request[ItemT, ResultT]] = OrderedDict()
-        self._queue_tokens = 0
+        self._waits = metrics.stage_duration_seconds.labels("queue")
+        self._predicted_wait = {each: metrics.predicted_wait.labels(each) for each in PRIORITIES}
+        self._forecast = forecast
+        self._admission = Admission(limits, forecast, runners=runners)
+        self._bulk_from = bulk_from or BulkFrom()
+        self._clock = clock
+        self._lines = Lines[ItemT, ResultT](
+            forecast, max_batch_tokens=max_batch_tokens, identity=identity
+        )
+        self._requests: set[Request[ItemT, ResultT]] = set()
         self._running: set[Batch[ItemT, ResultT]] = set()
         self._closed: str | None = None
         self._arrival = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def admit(self, *, tokens: int) -> None:
-        """Raise unless a request of this many tokens may join the queue now.
+    def check(self, terms: Terms) -> None:
+        """Raise if even one token more would wait too long, before any work is done on it.
+
+        Raises:
+            NotReadyError: the scheduler is closed.
+            OverloadedError: see `submit`.
+        """
+        if self._closed is not None:
+            raise NotReadyError(self._closed)
+        waits = [self._wait_s(each) for each in PRIORITIES if terms.priority in (None, each)]
+        self._admission.check_wait(min(waits), terms)
+
+    def hold(self, texts: int, size: int, terms: Terms) -> AbstractContextManager[None]:
+        """Check as `check` does, and count `size` bytes of texts as waiting while this is open.
+
+        Raises:
+            NotReadyError: the scheduler is closed.
+            OverloadedError: see `submit`; or so many bytes have no room.
+        """
+        priority = terms.priority or self._bulk_from.priority(texts=texts)
+        self.check(replace(terms, priority=priority))
+        return self._admission.hold(priority, size, wait_s=self._wait_s(priority))
+
+    def submit(
+        self, items: Sequence[ItemT], terms: Terms = ANY_TIME
+    ) -> asyncio.Future[list[ResultT]]:
+        """Queue all of one caller's items or, by raising, none of them.
+
+        Args:
+            items: what to run.
+            terms: when the caller wants its answer.
+
+        Returns:
+            Their results in order. Cancel it to drop what has not run yet.
 
         Raises:
             NotReadyError: the scheduler is closed.
             TooManyTokensError: not even an empty queue could hold them.
-            OverloadedError: the queue is too full now.
+            OverloadedError: the queue is too full now, or the wait would be too long.
         """
-        if self._closed is not None:
-            raise NotReadyError(self._closed)
-        if tokens > self._max_queue_tokens:
-            raise TooManyTokensError(tokens=tokens, limit=self._max_queue_tokens)
-        excess = self._queue_tokens + tokens - self._max_queue_tokens
-        if excess > 0:
-            raise OverloadedError(
-                f"the queue holds {self._queue_tokens} of {self._max_queue_tokens} tokens; "
-                f"there is no room for {tokens} more",
-                retry_after_s=excess / self._tokens_per_s,
-            )
-
-    def submit(self, items: Sequence[ItemT]) -> asyncio.Future[list[ResultT]]:
-        """Queue all of one caller's items or, by raising as `admit` does, none of them.
-
-        The future gives their results in order. Cancel it to drop what has not run yet.
-        """
-        tokens = sum(item.tokens for item in items)
-        self.admit(tokens=tokens)
-        request = _Request[ItemT, ResultT](
-            OrderedDict(enumerate(items)),
-            asyncio.get_running_loop().create_future(),
-            items=len(items),
+        now, tokens = self._clock(), sum(item.tokens for item in items)
+        priority = terms.priority or self._bulk_from.priority(texts=len(items), tokens=tokens)
+        self._admit(items, priority, terms)
+        loop = asyncio.get_running_loop()
+        request: Request[ItemT, ResultT] = Request(
+            loop.create_future(), priority, now, [None] * len(items), len(items)
         )
-        request.answer.add_done_callback(lambda _: self._forget(request))
-        self._queue[id(request)] = request
-        self._queue_changed(tokens=tokens, texts=len(items))
+        deadline = now + INTERACTIVE_TARGET_S
+        if terms.timeout_s is not None:
+            deadline = min(deadline, now + terms.timeout_s)
+            request.timer = loop.call_later(terms.timeout_s, self._expire, request, terms)
+        request.answer.add_done_callback(lambda _: self._leave(request))
+        self._requests.add(request)
+        self._metrics.shared_texts.inc(self._lines.join(request, items, deadline=deadline))
+        self._show_queue()
         self._arrival.set()
         return request.answer
 
     async def take(self) -> Batch[ItemT, ResultT]:
         """The next batch, formed when there is something to run and someone to run it."""
-        while not (window := list(islice(self._seats(), LOOKAHEAD))):
+        while (batch := self._form()) is None:
             self._arrival.clear()
             await self._arrival.wait()
-        batch = Batch(self._choose(window))
-        for seat in batch.seats:
-            del seat.request.waiting[seat.index]
-            if not seat.request.waiting:
-                del self._queue[id(seat.request)]
-                waited = batch.taken_at - seat.request.arrived_at
-                self._metrics.stage_duration_seconds.labels("queue").observe(waited)
-        self._running.add(batch)
-        self._queue_changed(tokens=-batch.tokens, texts=-len(batch.seats))
         return batch
 
-    def finish(self, batch: Batch[ItemT, ResultT], results: Sequence[ResultT]) -> None:
-        """Hand each item its result; a caller is answered when the last of them is there."""
-        self._learn_rate(batch)
+    def finish(
+        self,
+        batch: Batch[ItemT, ResultT],
+        results: Sequence[ResultT],
+        *,
+        run_s: float | None = None,
+    ) -> None:
+        """Hand each item its result; a caller is answered when the last of them is there.
+
+        `run_s` is how long the batch ran; by default, the time since it was taken.
+        """
+        seconds = self._clock() - batch.taken_at if run_s is None else run_s
+        self._forecast.learn(Run(batch.longest, len(batch.seats), seconds))
+        self._lines.charge(batch, seconds - batch.predicted_s)
         for seat, result in zip(batch.seats, results, strict=True):
-            request = seat.request
-            request.results[seat.index] = result
-            if len(request.results) == request.items and not request.answer.done():
-                request.answer.set_result([request.results[i] for i in range(request.items)])
+            for request, index in seat.callers:
+                request.give(index, result)
         self._retire(batch)
 
     def fail(self, batch: Batch[ItemT, ResultT], error: LightMBERTError) -> None:
         """Answer every caller in the batch with `error`; what else they queued is not run."""
+        self._running.discard(batch)
+        self._lines.forget(batch.seats)
         for seat in batch.seats:
-            self._refuse(seat.request, error)
-        self._retire(batch)
+            for request, _ in seat.callers:
+                self._refuse(request, error)
+        self._show_queue()
 
     def split(self, batch: Batch[ItemT, ResultT]) -> list[Batch[ItemT, ResultT]]:
         """Two halves in place of `batch`, without those whose callers have their answer."""
-        seats = [seat for seat in batch.seats if not seat.request.answer.done()]
-        middle = (len(seats) + 1) // 2
-        halves = [Batch(half) for half in (seats[:middle], seats[middle:]) if half]
-        self._running.update(halves)
         self._retire(batch)
+        seats = [seat for seat in batch.seats if seat.wanted]
+        middle = (len(seats) + 1) // 2
+        halves = [self._batch(half) for half in (seats[:middle], seats[middle:]) if half]
+        self._running.update(halves)
+        self._show_queue()
         return halves
 
     def close(self, reason: str) -> None:
@@ -178,61 +188,109 @@ class Scheduler(Generic[ItemT, ResultT]):
     def abort(self, reason: str) -> None:
         """Close, and answer everyone who still waits with `reason`."""
         self.close(reason)
-        for request in list(self._queue.values()):
+        for request in list(self._requests):
             self._refuse(request, NotReadyError(reason))
         for batch in list(self._running):
-            self.fail(batch, NotReadyError(reason))
+            self._retire(batch)
 
     async def idle(self) -> None:
         """Return when nothing is queued and nothing runs."""
         await self._idle.wait()
 
-    def _seats(self) -> Iterator[_Seat[ItemT, ResultT]]:
-        for request in self._queue.values():
-            if not request.answer.done():  # the caller may have left a moment ago
-                for index, item in request.waiting.items():
-                    yield _Seat(request, index, item)
+    def _admit(self, items: Sequence[ItemT], priority: Priority, terms: Terms) -> None:
+        if self._closed is not None:
+            raise NotReadyError(self._closed)
+        self._admission.check_tokens(
+            sum(item.tokens for item in items), self._lines.waiting[priority]
+        )
+        own_s = 0.0
+        if terms.timeout_s is not None:  # to be answered by then, rather than begun
+            own_s = sum(self._lines.work_s(item.tokens) for item in items)
+        self._admission.check_wait(self._wait_s(priority, own_s=own_s), terms)
 
-    def _choose(self, window: list[_Seat[ItemT, ResultT]]) -> list[_Seat[ItemT, ResultT]]:
-        """The oldest item, and those of like length that fit the budget beside it."""
-        oldest, *others = window
-        others.sort(key=lambda seat: abs(seat.item.tokens - oldest.item.tokens))
-        chosen, longest = [oldest], oldest.item.tokens
-        for seat in others:
-            widened = max(longest, seat.item.tokens)
-            if widened * (len(chosen) + 1) <= self._max_batch_tokens:
-                chosen.append(seat)
-                longest = widened
-        return chosen
+    def _form(self) -> Batch[ItemT, ResultT] | None:
+        while seats := self._lines.form(self._clock()):
+            wanted = [seat for seat in seats if seat.wanted]
+            self._drop(len(seats) - len(wanted), "gone")  # callers who left a moment ago
+            if len(wanted) < len(seats):
+                self._lines.forget([seat for seat in seats if not seat.wanted])
+            if wanted:
+                batch = self._batch(wanted)
+                self._lines.charge(batch, batch.predicted_s)
+                self._running.add(batch)
+                self._observe_waits(batch)
+                self._show_queue()
+                self._show_waits()
+                return batch
+        self._show_queue()
+        return None
 
-    def _refuse(self, request: _Request[ItemT, ResultT], error: LightMBERTError) -> None:
+    def _batch(self, seats: list[Seat[ItemT, ResultT]]) -> Batch[ItemT, ResultT]:
+        longest = max(seat.tokens for seat in seats)
+        return Batch(seats, self._clock(), self._forecast.seconds(longest, len(seats)))
+
+    def _observe_waits(self, batch: Batch[ItemT, ResultT]) -> None:
+        """Of each request of which the last item is about to run."""
+        for seat in batch.seats:
+            for request, _ in seat.callers:
+                if not request.unstarted and request.arrived_at is not None:
+                    self._waits.observe(batch.taken_at - request.arrived_at)
+                    request.arrived_at = None
+
+    def _expire(self, request: Request[ItemT, ResultT], terms: Terms) -> None:
+        assert terms.timeout_s is not None, "only such a request expires"
+        self._refuse(request, DeadlineExceededError(timeout_s=terms.timeout_s))
+
+    def _refuse(self, request: Request[ItemT, ResultT], error: LightMBERTError) -> None:
         if not request.answer.done():
             request.answer.set_exception(error)
-        self._forget(request)
+        self._leave(request)
 
-    def _forget(self, request: _Request[ItemT, ResultT]) -> None:
-        """Take what has not run yet out of the queue, at the latest when its caller is gone."""
-        if self._queue.pop(id(request), None) is None:
+    def _leave(self, request: Request[ItemT, ResultT]) -> None:
+        """Give up what has not run yet, at the latest when the caller is gone."""
+        if request not in self._requests:
             return
-        if request.answer.cancelled():
-            self._metrics.dropped_texts.inc(len(request.waiting))
-        tokens = sum(item.tokens for item in request.waiting.values())
-        self._queue_changed(tokens=-tokens, texts=-len(request.waiting))
+        self._requests.discard(request)
+        if request.timer is not None:
+            request.timer.cancel()
+        dropped = self._lines.leave(request)
+        if dropped:
+            self._drop(dropped, _reason(request.answer))
+            self._show_queue()
+
+    def _drop(self, texts: int, reason: DropReason) -> None:
+        if texts:
+            self._metrics.dropped_texts.labels(reason).inc(texts)
 
     def _retire(self, batch: Batch[ItemT, ResultT]) -> None:
         self._running.discard(batch)
-        self._queue_changed(tokens=0, texts=0)
+        self._lines.forget(batch.seats)
+        self._show_queue()
 
-    def _queue_changed(self, *, tokens: int, texts: int) -> None:
-        self._queue_tokens += tokens
-        self._metrics.queue_tokens.inc(tokens)
-        self._metrics.queue_texts.inc(texts)
-        if self._queue or self._running:
+    def _wait_s(self, priority: Priority, *, own_s: float = 0.0) -> float:
+        running_s = 0.0
+        if self._running:
+            now = self._clock()
+            running_s = sum(max(0.0, b.taken_at + b.predicted_s - now) for b in self._running)
+        return self._admission.wait_s(
+            priority, self._lines.waiting, running_s=running_s, own_s=own_s
+        )
+
+    def _show_queue(self) -> None:
+        self._metrics.queue_tokens.set(self._lines.tokens)
+        self._metrics.queue_texts.set(texts := self._lines.texts)
+        if self._running or texts:
             self._idle.clear()
         else:
             self._idle.set()
+            self._show_waits()
 
-    def _learn_rate(self, batch: Batch[ItemT, ResultT]) -> None:
-        seconds = max(perf_counter() - batch.taken_at, 1e-6)
-        rate = batch.tokens / seconds * max(1, len(self._running))
-        self._tokens_per_s += 0.1 * (rate - self._tokens_per_s)
+    def _show_waits(self) -> None:
+        for priority, gauge in self._predicted_wait.items():
+            gauge.set(self._wait_s(priority))
+
+
+def _reason(answer: "asyncio.Future[list[ResultT]]") -> DropReason:
+    if answer.cancelled():
+        return "gone"
+    return "expired" if isinstance(answer.exception(), DeadlineExceededError) else "failed"

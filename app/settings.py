@@ -86,7 +86,26 @@ class Settings(BaseSettings):
     """Padded tokens per forward pass: longest text times texts. One text always fits."""
 
     max_queue_tokens: PositiveInt = 262_144
-    """Tokens that may wait for a runner; a request beyond it is refused at once."""
+    """Tokens that may wait for a runner, of each class; a request beyond it is refused at once."""
+
+    max_queue_bytes: PositiveInt = 67_108_864
+    """Bytes of texts whose request has no answer yet, of each class."""
+
+    max_wait_s: PositiveFloat = 10.0
+    """A request is refused at once if it would be begun later than this, as predicted."""
+
+    max_timeout_s: PositiveFloat = 300.0
+    """The longest deadline that a caller may set."""
+
+    bulk_texts: PositiveInt = 32
+    """A request with so many texts is bulk, unless its caller says otherwise: it gets a fifth of
+    the time while there are interactive ones, and all of it while there are none."""
+
+    bulk_tokens: PositiveInt = 4_096
+    """A request with so many tokens is bulk too."""
+
+    cache_bytes: Annotated[int, Field(ge=0)] = 0
+    """Bytes for results of texts that may be asked again; 0 keeps none."""
 
     max_texts_per_request: PositiveInt = 2_048
 

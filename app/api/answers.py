@@ -10,7 +10,8 @@ import orjson
 from fastapi import Response
 from numpy.typing import NDArray
 
-from app.engine import Classified, Embedded, Usage
+from app.engine import Classified, Embedded
+from app.forward import Usage
 from app.metrics import Metrics
 from app.postprocess import DType, shrink
 

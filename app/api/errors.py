@@ -28,6 +28,7 @@ STATUS_BY_ERROR: dict[type[LightMBERTError], int] = {
     errors.UnknownTaskError: 422,
     errors.UnknownModelError: 422,
     errors.OverloadedError: 429,
+    errors.DeadlineExceededError: 504,
     errors.NotReadyError: 503,
     errors.InferenceError: 500,
     errors.ModelError: 503,

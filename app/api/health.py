@@ -64,6 +64,9 @@ class Limits(_Shown):
     max_body_bytes: int
     max_batch_tokens: int
     max_queue_tokens: int
+    max_queue_bytes: int
+    max_wait_s: float
+    max_timeout_s: float
     run_timeout_s: float
     drain_timeout_s: float
 

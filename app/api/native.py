@@ -17,7 +17,7 @@ from pydantic import (
 
 from app.api.answers import Encoding, answer, classify_json, embed_json
 from app.api.openapi import documented
-from app.api.requests import EngineDep, ServiceDep, body_of, unless_gone
+from app.api.requests import EngineDep, ServiceDep, TermsDep, body_of, unless_gone
 from app.postprocess import DType, Output
 
 router = APIRouter(tags=["native"])
@@ -150,12 +150,13 @@ async def embed(
     request: Request,
     service: ServiceDep,
     engine: EngineDep,
+    terms: TermsDep,
     body: Annotated[EmbedRequest, Depends(body_of(EmbedRequest))],
 ) -> Response:
     """Embed texts: vectors whose cosine says how close two texts are, across languages."""
     engine.check_model(body.model)
     options = body.model_dump(include={"dimensions", "normalize", "truncate"})
-    embedded = await unless_gone(request, engine.embed(body.texts, **options))
+    embedded = await unless_gone(request, engine.embed(body.texts, terms=terms, **options))
     return answer(
         service.metrics,
         lambda: embed_json(
@@ -171,11 +172,12 @@ async def classify(
     request: Request,
     service: ServiceDep,
     engine: EngineDep,
+    terms: TermsDep,
     body: Annotated[ClassifyRequest, Depends(body_of(ClassifyRequest))],
 ) -> Response:
     """Classify texts, or pairs of texts, by one of the model's heads."""
     engine.check_model(body.model)
     options = body.model_dump(include={"task", "top_k", "threshold", "output", "truncate"})
-    classified = await unless_gone(request, engine.classify(body.texts, **options))
+    classified = await unless_gone(request, engine.classify(body.texts, terms=terms, **options))
     request.state.task = classified.task
     return answer(service.metrics, lambda: classify_json(engine.manifest.name, classified))

@@ -5,6 +5,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.api.errors import ErrorBody
+from app.api.terms import PRIORITY_HEADER, TIMEOUT_HEADER
+from app.metrics import PRIORITIES
 
 _ERRORS = {
     400: ("malformed_body", "Invalid JSON: expected value at line 1 column 1", None),
@@ -15,22 +17,40 @@ _ERRORS = {
         "Shorten it, or send truncate=true to use its beginning",
         "texts[3]",
     ),
-    429: ("overloaded", "the queue holds 262100 of 262144 tokens; no room for 80 more", None),
+    429: ("overloaded", "this would wait for 12.031 s; the limit is 10 s", None),
     500: ("inference_failed", "the model failed on a batch of 8x512 tokens", None),
     503: ("not_ready", "the model is loading", None),
+    504: ("deadline_exceeded", "there was no answer within the 200 ms that you set", None),
 }
 _MEANINGS = {
     400: "The body is not JSON.",
     413: "The body is larger than the limit in GET /info.",
     422: "A field is wrong; `param` names it.",
-    429: "The queue is full. Come back after `Retry-After` seconds.",
+    429: "The answer would take too long. Come back after `Retry-After` seconds.",
     500: "The model failed; the request itself is valid.",
     503: "The model is loading, or the service is shutting down.",
+    504: "The deadline that the caller set passed before the answer.",
 }
 _RETRY_HEADERS = {
     "Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."},
     "retry-after-ms": {"schema": {"type": "integer", "minimum": 1}, "description": "Milliseconds."},
 }
+_PARAMETERS = [
+    {
+        "name": PRIORITY_HEADER,
+        "in": "header",
+        "schema": {"type": "string", "enum": list(PRIORITIES)},
+        "description": "Which share of the time the request is served from; by default its size "
+        "decides. Large requests are `bulk`, and never in the way of others.",
+    },
+    {
+        "name": TIMEOUT_HEADER,
+        "in": "header",
+        "schema": {"type": "integer", "minimum": 1},
+        "description": "Milliseconds within which the answer is of use: 429 at once if it will "
+        "take longer, 504 if it does.",
+    },
+]
 
 
 def documented(
@@ -43,7 +63,10 @@ def documented(
     return {
         "response_model": None,
         "responses": {200: ok} | {status: documented_error(status) for status in _ERRORS},
-        "openapi_extra": {"requestBody": {"required": True, "content": {"application/json": body}}},
+        "openapi_extra": {
+            "parameters": _PARAMETERS,
+            "requestBody": {"required": True, "content": {"application/json": body}},
+        },
     }
 
 

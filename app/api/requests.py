@@ -8,7 +8,9 @@ from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
+from app.admission import Terms
 from app.api.errors import input_error
+from app.api.terms import read_terms
 from app.engine import Engine
 from app.errors import BodyTooLargeError
 from app.service import Service
@@ -17,18 +19,31 @@ BodyT = TypeVar("BodyT", bound=BaseModel)
 ResultT = TypeVar("ResultT")
 
 
-def current_service(request: Request) -> Service:
+async def current_service(request: Request) -> Service:  # a plain function would get a thread
     service: Service = request.app.state.service
     return service
 
 
-def current_engine(service: Annotated[Service, Depends(current_service)]) -> Engine:
+async def current_engine(service: Annotated[Service, Depends(current_service)]) -> Engine:
     """The engine, or a 503 before the body is read."""
     return service.engine
 
 
 ServiceDep = Annotated[Service, Depends(current_service)]
 EngineDep = Annotated[Engine, Depends(current_engine)]
+
+
+async def current_terms(request: Request, engine: EngineDep) -> Terms:
+    """When the caller wants its answer; or a 429 before the body is read."""
+    settings = engine.settings
+    terms = read_terms(
+        request.headers, max_wait_s=settings.max_wait_s, max_timeout_s=settings.max_timeout_s
+    )
+    engine.check_load(terms)
+    return terms
+
+
+TermsDep = Annotated[Terms, Depends(current_terms)]
 
 
 def body_of(model: type[BodyT]) -> Callable[[Request, Service], Awaitable[BodyT]]:

@@ -9,6 +9,7 @@ import pytest
 
 from app.engine import Engine
 from app.errors import InputError, NotReadyError, TooManyTextsError
+from app.forecast import Forecast
 from app.metrics import Metrics
 from app.settings import Settings
 
@@ -72,4 +73,5 @@ async def test_a_stopped_engine_refuses_work(toy_model_dir: Path) -> None:
 
 def test_warming_up_measures_this_machine(toy_model_dir: Path) -> None:
     engine = Engine.load(Settings(model_dir=toy_model_dir), Metrics())
-    assert engine._tokens_per_s not in (0, 10_000)
+    unmeasured = Forecast(seconds_per_token=1e-4)
+    assert 0 < engine._forecast.seconds(8, 1) != unmeasured.seconds(8, 1)

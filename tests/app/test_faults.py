@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_student import MAX_TOKENS
 
+from app.admission import Limits
 from app.errors import InferenceError, NotReadyError
+from app.forecast import Forecast
 from app.metrics import Metrics
 from app.runners import Runners
 from app.runtime.artifact import load_manifest
@@ -71,7 +73,10 @@ class World:
         sick += faults  # from here on; it is well when the service starts
         metrics = Metrics()
         self.scheduler = Scheduler[Encoded, Row](
-            metrics, max_batch_tokens=12, max_queue_tokens=10_000, tokens_per_s=1e4
+            metrics,
+            Forecast(seconds_per_token=1e-4, overhead_s=1e-2),
+            Limits(queue_tokens=10_000, queue_bytes=10_000),
+            max_batch_tokens=12,
         )
         self.runners = Runners(
             self.scheduler,

@@ -9,7 +9,7 @@ from toy_student import sha256, write_graph, write_model_dir
 
 from app.engine import Engine
 from app.errors import ModelError, error_types
-from app.metrics import ROUTES, STAGES, STATUSES, Metrics
+from app.metrics import DROP_REASONS, PRIORITIES, ROUTES, STAGES, STATUSES, Metrics
 from app.settings import Settings
 
 
@@ -149,7 +149,10 @@ async def test_every_series_exists_before_the_first_request(toy_model_dir: Path)
         *(("tokens_total", {"kind": kind}) for kind in ("real", "padded")),
         *((name, {}) for name in ("queue_tokens", "queue_texts", "in_flight_requests")),
         *((name, {}) for name in ("batch_texts_count", "batch_tokens_count")),
-        *((name, {}) for name in ("truncated_texts_total", "dropped_texts_total")),
+        *(("dropped_texts_total", {"reason": reason}) for reason in DROP_REASONS),
+        *(("predicted_wait_seconds", {"priority": each}) for each in PRIORITIES),
+        *(("cache_texts_total", {"outcome": outcome}) for outcome in ("hit", "miss")),
+        *((name, {}) for name in ("truncated_texts_total", "shared_texts_total", "cache_bytes")),
     ]
     async with serving(toy_model_dir) as http:
         for name, labels in series:

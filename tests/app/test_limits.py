@@ -130,7 +130,7 @@ class _NotANumber:
 
 async def test_a_bug_is_a_500_that_tells_nothing(toy_model_dir: Path) -> None:
     async with serving(toy_model_dir) as http:
-        http.service.engine._tokenizer = None
+        http.service.engine._forward._tokenizer = None
         answer = await http.embed("hund")
         assert answer.status_code == 500
         message = "an error inside the service; see its log"
@@ -152,7 +152,7 @@ async def test_a_caller_who_hangs_up_has_its_queued_texts_dropped(toy_model_dir:
         gone.set()
         await leaving
         assert http.value("queue_texts") == 0
-        assert http.value("dropped_texts_total") == 2
+        assert http.value("dropped_texts_total", reason="gone") == 2
         assert http.value("requests_total", route="/embed", status="499") == 1
         engine.session.gate.release()
         assert (await running).status_code == 200
@@ -183,7 +183,8 @@ async def test_shutdown_finishes_what_had_begun_and_refuses_the_rest(toy_model_d
         running = asyncio.create_task(http.embed("hund"))
         await engine.has_begun()
         stopping = asyncio.create_task(http.service.stop())
-        await asyncio.sleep(0)
+        while http.service.phase != "draining":
+            await asyncio.sleep(0)
         refused = await http.embed("katt")
         assert refused.status_code == 503
         assert refused.json()["error"]["message"] == "the service is shutting down"

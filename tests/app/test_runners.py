@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from app.admission import Limits
 from app.errors import InferenceError, ManifestError, NotReadyError
+from app.forecast import Forecast
 from app.metrics import Metrics
 from app.runners import Runners
 from app.scheduler import Scheduler
@@ -92,9 +94,9 @@ class Running:
         self.metrics = Metrics()
         self.scheduler = Scheduler[Word, str](
             self.metrics,
+            Forecast(seconds_per_token=0.01, overhead_s=1.0),
+            Limits(queue_tokens=1_000, queue_bytes=1_000),
             max_batch_tokens=options.pop("max_batch_tokens", 100),
-            max_queue_tokens=1_000,
-            tokens_per_s=100,
         )
         self.health: list[bool] = []
         options = {"run_timeout_s": 5.0, "max_faults": 3} | options
@@ -312,7 +314,7 @@ async def test_a_caller_who_leaves_the_queue_is_never_run() -> None:
         last = world.submit("last")
         model.gate.release(2)
         await asyncio.gather(first, last)
-        assert world.value("dropped_texts_total") == 1
+        assert world.value("dropped_texts_total", reason="gone") == 1
     assert model.batches == [["first"], ["last"]]
 
 

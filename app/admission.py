@@ -1,0 +1,138 @@
+"""Whether one more request may wait: it may if it will be served in time and there is room.
+
+Each class has bounds of its own, so that bulk requests cannot shut single queries out.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.errors import OverloadedError, TooManyTokensError
+from app.fairness import WEIGHTS
+from app.forecast import Forecast
+from app.metrics import PRIORITIES, Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """When a caller wants its answer."""
+
+    priority: Priority | None = None
+    """The class; None: by size."""
+    timeout_s: float | None = None
+    """Its own deadline: it is answered by then, by an error if need be."""
+    max_wait_s: float = math.inf
+    """Without one: the predicted wait with which it is still let in."""
+
+    @property
+    def limit_s(self) -> float:
+        return self.max_wait_s if self.timeout_s is None else self.timeout_s
+
+
+ANY_TIME = Terms()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may wait, of each class."""
+
+    queue_tokens: int
+    """Tokens of texts that wait for a runner."""
+    queue_bytes: int
+    """Bytes of texts whose request has no answer yet, be they tokenized or not."""
+
+
+class Load(Protocol):
+    """What one class has waiting."""
+
+    tokens: int
+    work_s: float
+    """Lawful seconds of running, see `app.forecast`."""
+
+
+class Admission:
+    """Predicts waits and refuses what would wait too long or has no room."""
+
+    def __init__(self, limits: Limits, forecast: Forecast, *, runners: int) -> None:
+        self._held_bytes: dict[Priority, int] = dict.fromkeys(PRIORITIES, 0)
+        self._limits = limits
+        self._forecast = forecast
+        self._runners = runners
+
+    def wait_s(
+        self,
+        priority: Priority,
+        loads: Mapping[Priority, Load],
+        *,
+        running_s: float,
+        own_s: float = 0.0,
+    ) -> float:
+        """Predicted seconds until a request of this class has run `own_s` seconds.
+
+        The other class takes part of the time by its weight, as long as it has work.
+
+        Args:
+            priority: the class.
+            loads: what waits, per class.
+            running_s: predicted rest of what runs now, summed over the runners.
+            own_s: lawful seconds of the request's own running.
+        """
+        ahead_s = loads[priority].work_s + own_s
+        if ahead_s:
+            other: Priority = "bulk" if priority == "interactive" else "interactive"
+            ahead_s += min(loads[other].work_s, ahead_s * WEIGHTS[other] / WEIGHTS[priority])
+        return (running_s + ahead_s * self._forecast.drift) / self._runners
+
+    def check_tokens(self, tokens: int, load: Load) -> None:
+        """Raise unless so many tokens may join.
+
+        Raises:
+            TooManyTokensError: not even an empty queue could hold them.
+            OverloadedError: the queue is too full now.
+        """
+        limit = self._limits.queue_tokens
+        if tokens > limit:
+            raise TooManyTokensError(tokens=tokens, limit=limit)
+        excess = load.tokens + tokens - limit
+        if excess > 0:
+            seconds = excess * self._forecast.seconds_per_token * self._forecast.drift
+            raise OverloadedError(
+                f"the queue holds {load.tokens} of {limit} tokens; "
+                f"there is no room for {tokens} more",
+                retry_after_s=seconds / self._runners,
+            )
+
+    def check_wait(self, wait_s: float, terms: Terms) -> None:
+        """Raise if a request would wait for longer than its terms allow.
+
+        Raises:
+            OverloadedError: with the time after which it would not.
+        """
+        if wait_s > terms.limit_s:
+            raise OverloadedError(
+                f"this would wait for {wait_s:.3f} s; the limit is {terms.limit_s:g} s",
+                retry_after_s=wait_s - terms.limit_s,
+            )
+
+    @contextmanager
+    def hold(self, priority: Priority, size: int, *, wait_s: float) -> Iterator[None]:
+        """Count the bytes of one request's texts for as long as this is open.
+
+        A request that alone is over the limit comes in when nothing else is held.
+
+        Raises:
+            OverloadedError: there is no room for them now.
+        """
+        held, limit = self._held_bytes[priority], self._limits.queue_bytes
+        if held and held + size > limit:
+            raise OverloadedError(
+                f"texts of {held} of {limit} bytes are waiting; there is no room for {size} more",
+                retry_after_s=wait_s,
+            )
+        self._held_bytes[priority] += size
+        try:
+            yield
+        finally:
+            self._held_bytes[priority] -= size

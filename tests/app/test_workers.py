@@ -3,11 +3,12 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -34,7 +35,7 @@ raise SystemExit(serve(load_settings(), socket.socket(fileno=int(sys.argv[1]))))
 class Running:
     """A supervisor, its workers, and a client of the port they share."""
 
-    def __init__(self, process: "subprocess.Popen[str]", url: str, folder: Path) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", url: str, folder: Path) -> None:
         self.process = process
         self.url = url
         self.folder = folder
@@ -65,15 +66,15 @@ class Running:
 
     def end(self) -> tuple[int, str]:
         """The exit status and the log."""
-        _, log = self.process.communicate(timeout=20)
-        return self.process.returncode, log
+        status = self.process.wait(timeout=20)
+        return status, (self.folder / "log").read_text(encoding="utf-8")
 
 
 @contextmanager
 def running(model_dir: Path, folder: Path, **variables: str) -> Iterator[Running]:
     """Two workers; they end with the block at the latest."""
     environment = {"MODEL_DIR": str(model_dir), "WORKERS": "2", **variables}
-    with listen("127.0.0.1", 0) as listening:
+    with listen("127.0.0.1", 0) as listening, (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", SERVE, str(listening.fileno())],
             cwd=ROOT,
@@ -83,15 +84,14 @@ def running(model_dir: Path, folder: Path, **variables: str) -> Iterator[Running
                 "TMPDIR": str(folder),
             },
             pass_fds=[listening.fileno()],
-            stderr=subprocess.PIPE,
-            text=True,
+            stderr=log,
         )
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     try:
         yield Running(process, url, folder)
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +152,19 @@ def test_a_worker_that_is_killed_is_replaced_and_its_counts_stay(shared: Running
     assert shared.value("in_flight_requests") == 0
 
 
+def test_what_a_killed_worker_was_doing_is_not_counted_for_ever(shared: Running) -> None:
+    address = ("127.0.0.1", int(shared.url.rpartition(":")[2]))
+    with ExitStack() as callers:
+        for _ in range(4):  # each keeps a worker waiting for its body
+            caller = callers.enter_context(socket.create_connection(address))
+            caller.sendall(b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+        wait_until(lambda: shared.value("in_flight_requests") == 4)
+        killed = min(shared.workers)
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: killed not in shared.workers and shared.all_ready)
+        assert shared.value("in_flight_requests") in (1, 2, 3)
+
+
 def test_sigterm_turns_unready_first_and_drains_all(toy_model_dir: Path, tmp_path: Path) -> None:
     with running(toy_model_dir, tmp_path, DRAIN_DELAY_S="1") as service:
         wait_until(lambda: service.all_ready)
@@ -188,7 +201,12 @@ def test_no_worker_outlives_a_supervisor_that_is_killed(
         workers = service.workers
         service.process.kill()
         service.process.wait()
-        wait_until(lambda: not [pid for pid in workers if Path(f"/proc/{pid}").exists()])
+        try:
+            wait_until(lambda: not [pid for pid in workers if Path(f"/proc/{pid}").exists()])
+        finally:
+            for pid in workers:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
     assert list(tmp_path.glob("lightmbert-*")) == []
 
 

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-slow check fix setup-distill clean
+.PHONY: help serve test test-slow bench check fix setup-distill clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ test: $(VENV)/.dev  ## Set up and pass the tests (K=word runs a subset)
 test-slow: $(VENV)/.dev  ## The tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
 
+bench: $(VENV)/.dev  ## Measure the service beside its peers, 15 minutes (ARGS=--quick for two)
+	$(BIN)/python -m tests.bench.run $(ARGS)
+
 check: $(VENV)/.dev  ## Format, lint, types, import boundaries
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -31,8 +34,8 @@ fix: $(VENV)/.dev  ## Format and autofix
 
 setup-distill: $(VENV)/.dev  ## Set up training (torch) without running anything
 
-clean:  ## Remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+clean:  ## Remove the virtual environments and caches
+	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,17 +1,18 @@
-"""Where the microseconds of one request go: our service under load, watched by py-spy.
+"""Where the microseconds of one request go: our service under load, by thread and by function.
 
-    python -m tests.bench.hot_path [--system "ours int8"] [--callers 16] [--seconds 15]
+    python -m tests.bench.hot_path [--system "ours int8"] [--callers 16] [--seconds 8]
 
-py-spy stops the service for an instant per sample, so requests/s here are lower than without it.
-Figures are processor time: samples of threads that ran, over the rate and the requests.
+First the kernel's account of each thread, with nobody watching. Then py-spy samples who holds
+the interpreter's lock; its shares are scaled to the loop thread's time by the kernel, because
+py-spy counts seconds and not processor time.
 """
 
 import argparse
+import json
 import re
 import subprocess
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,141 +20,91 @@ from .closed import measure
 from .environments import prepare
 from .loads import single_texts
 from .places import PROFILE_VENV
+from .processes import thread_cpu_seconds
 from .servers import Server, started
+from .stacks import Stack, by_function, by_stage, read_stacks, thread_name
 from .systems import FP32, SYSTEMS
 
-RATE_HZ = 250
-TOP = 30
-
-# The first that a stack holds, from its innermost frame outwards, says what the time was for.
-STAGES = (
-    ("run the graph", ("onnxruntime/",)),
-    ("pad", ("pad (", "_padded (")),
-    ("tokenize", ("runtime/tokenizer.py",)),
-    ("schedule", ("app/scheduler.py", "app/forecast.py", "app/queues.py")),
-    ("runner thread", ("app/runners.py", "app/threads.py")),
-    ("metrics", ("prometheus_client/", "app/metrics.py")),
-    ("validate", ("pydantic/",)),
-    ("serialize", ("app/api/answers.py", "app/postprocess.py")),
-    ("engine", ("app/engine.py", "app/texts.py")),
-    ("our routes", ("app/api/",)),
-    ("fastapi", ("fastapi/", "starlette/")),
-    ("http", ("uvicorn/", "httptools", "asyncio/", "uvloop")),
-)
+PY_SPY = str(PROFILE_VENV / "bin" / "py-spy")
+RATE_HZ = 400
+TOP = 28
+LOOP = "MainThread"
+# Every request passes through them: they tell nothing.
+OUTER = ("app/cli.py", "app/serve", "app/main.py", "typer/", "runpy", "uvicorn/server", "_compat")
 
 
-@dataclass(frozen=True)
-class Stack:
-    """A thread's frames, outermost first, and how often it was seen running them."""
-
-    thread: str
-    frames: tuple[str, ...]
-    samples: int
-
-
-def read_stacks(lines: Iterable[str]) -> list[Stack]:
-    """py-spy's raw format: `thread;frame;frame 12` a line."""
-    stacks = []
-    for line in lines:
-        trail, _, samples = line.rpartition(" ")
-        thread, *frames = trail.split(";")
-        name = re.sub(r"thread \((\w+)\)(?:: )?", "", thread).strip('" ') or "thread"
-        name = re.sub(r"[-_]?\d+$", "", name)
-        stacks.append(Stack(name, tuple(frames), int(samples)))
-    return stacks
-
-
-def stage_of(stack: Stack) -> str:
-    for frame in reversed(stack.frames):
-        for stage, marks in STAGES:
-            if any(mark in frame for mark in marks):
-                return stage
-    return "other"
-
-
-def by_stage(stacks: Sequence[Stack]) -> dict[str, Counter[str]]:
-    """Thread -> stage -> samples."""
-    found: dict[str, Counter[str]] = defaultdict(Counter)
-    for stack in stacks:
-        found[stack.thread][stage_of(stack)] += stack.samples
-    return found
-
-
-def by_function(stacks: Sequence[Stack]) -> tuple[Counter[str], Counter[str]]:
-    """Samples per function: in it alone, and in it with what it called."""
-    alone: Counter[str] = Counter()
-    whole: Counter[str] = Counter()
-    for stack in stacks:
-        names = [f"{stack.thread}: {_function(frame)}" for frame in stack.frames]
-        alone[names[-1]] += stack.samples
-        for name in set(names):
-            whole[name] += stack.samples
-    return alone, whole
-
-
-def _function(frame: str) -> str:
-    """Without the line number and the way to site-packages."""
-    frame = re.sub(r":\d+\)$", ")", frame)
-    return re.sub(r"\(.*site-packages/", "(", frame)
-
-
-def _watch(server: Server, folder: Path, *, seconds: float, gil: bool) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [
-            *(str(PROFILE_VENV / "bin" / "py-spy"), "record", "--pid", str(server.pid)),
-            *("--format", "raw", "--threads", "--rate", str(RATE_HZ)),
-            *("--duration", str(round(seconds)), "--output", str(folder / "stacks")),
-            *(("--gil",) if gil else ()),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def _sampled(server: Server, options: argparse.Namespace, *, gil: bool) -> None:
+def by_thread(server: Server, options: argparse.Namespace) -> dict[str, float]:
+    """Microseconds of processor time per request, by the name of the thread; nobody watches."""
     load = single_texts(server.system, callers=options.callers)
-    with TemporaryDirectory() as name:
-        watcher = _watch(server, Path(name), seconds=options.seconds, gil=gil)
-        try:
-            cell = measure(server, load, seconds=options.seconds + 1)
-        finally:
-            watcher.wait(30)
-        stacks = read_stacks((Path(name) / "stacks").read_text().splitlines())
+    server.ask(load.bodies[0])
+    names = _thread_names(server)
+    before = thread_cpu_seconds(server.pid)
+    cell = measure(server, load, seconds=options.seconds)
     requests = cell.requests_per_s * options.seconds
-    kind = "holding the interpreter's lock" if gil else "running"
-    cpu_us = cell.cpu_s_per_million_tokens * load.tokens_per_body
-    print(f"\n== threads {kind}: {cell.requests_per_s:.0f} requests/s, p50 {cell.p50_ms:.1f} ms,")
-    print(f"   {cpu_us:.0f} us of processor time per request")
-    _print_stages(stacks, requests)
-    _print_functions(stacks, requests)
+    spent: dict[str, float] = defaultdict(float)
+    for thread, seconds in thread_cpu_seconds(server.pid).items():
+        name = names.get(thread, "without Python (ONNX Runtime, tokenizers)")
+        spent[name] += (seconds - before.get(thread, 0.0)) / requests * 1e6
+    print(f"{server.system.name}, {options.callers} callers: {cell.requests_per_s:.0f} requests/s,")
+    print(f"p50 {cell.p50_ms:.1f} ms, p99 {cell.p99_ms:.1f} ms")
+    return spent
 
 
-def _print_stages(stacks: Sequence[Stack], requests: float) -> None:
-    print("\nmicroseconds per request, by thread and stage")
-    for thread, stages in sorted(by_stage(stacks).items()):
-        print(f"  {_us(stages.total(), requests):7.0f}  {thread}")
-        for stage, samples in stages.most_common():
-            print(f"    {_us(samples, requests):7.0f}  {stage}")
+def watched(server: Server, options: argparse.Namespace) -> list[Stack]:
+    """Stacks of whoever held the interpreter's lock."""
+    load = single_texts(server.system, callers=options.callers)
+    with TemporaryDirectory() as folder:
+        stacks = Path(folder) / "stacks"
+        command = [PY_SPY, "record", "--gil", "--threads", "--pid", str(server.pid)]
+        limits = ["--rate", str(RATE_HZ), "--duration", str(round(options.seconds))]
+        watcher = subprocess.Popen(
+            [*command, *limits, "--format", "raw", "--output", str(stacks)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            measure(server, load, seconds=options.seconds + 1)
+            _, problems = watcher.communicate(timeout=60)
+        finally:
+            watcher.kill()
+        if not stacks.exists():
+            raise RuntimeError(f"py-spy saw nothing: {problems.decode()[-300:]}")
+        return read_stacks(stacks.read_text().splitlines())
 
 
-def _print_functions(stacks: Sequence[Stack], requests: float) -> None:
-    alone, whole = by_function(stacks)
-    for title, counts in (("in the function itself", alone), ("with what it calls", whole)):
-        print(f"\nmicroseconds per request {title}")
-        for name, samples in counts.most_common(TOP):
-            print(f"  {_us(samples, requests):7.0f}  {name}")
+def _thread_names(server: Server) -> dict[int, str]:
+    command = [PY_SPY, "dump", "--json", "--pid", str(server.pid)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {each["os_thread_id"]: thread_name(each["thread_name"]) for each in json.loads(told)}
 
 
-def _us(samples: int, requests: float) -> float:
-    return samples / RATE_HZ * 1e6 / requests
+def show(spent: dict[str, float], stacks: Sequence[Stack]) -> None:
+    print(f"\n{sum(spent.values()):6.0f} us of processor time per request, by thread")
+    for name, microseconds in sorted(spent.items(), key=lambda item: -item[1]):
+        print(f"{microseconds:8.0f}  {name}")
+    in_loop = [stack for stack in stacks if stack.thread == LOOP]
+    samples = sum(stack.samples for stack in in_loop)
+    scale = spent[LOOP] / max(1, samples)
+    print(f"\nof the loop thread's {spent[LOOP]:.0f} us ({samples} samples), by stage")
+    _list(by_stage(in_loop), scale)
+    alone, whole = by_function(in_loop)
+    print("\nby function, in itself")
+    _list(alone, scale)
+    print("\nby function, with what it calls")
+    _list(Counter({k: v for k, v in whole.items() if not any(o in k for o in OUTER)}), scale)
 
 
-def _print_histograms(server: Server) -> None:
-    """The service's own account of the same requests: means of its stage histograms."""
+def _list(counts: Counter[str], scale: float) -> None:
+    for name, samples in counts.most_common(TOP):
+        print(f"{samples * scale:8.0f}  {name}")
+
+
+def show_histograms(server: Server) -> None:
+    """The service's own account of the same requests: the means of its histograms."""
     found: dict[str, dict[str, float]] = defaultdict(dict)
-    line = re.compile(r'lightmbert_(\w+)_(sum|count)(?:\{(?:stage="(\w+)")?[^}]*\})? (\S+)')
-    for name, kind, stage, value in line.findall(server.get("/metrics").decode()):
-        found[f"{name} {stage}".strip()][kind] = float(value)
+    line = re.compile(r"lightmbert_(\w+)_(sum|count)(\{[^}]*\})? (\S+)")
+    for name, kind, labels, value in line.findall(server.get("/metrics").decode()):
+        found[name + labels][kind] = float(value)
     print("\nmeans of /metrics (seconds, texts or tokens)")
     for name, parts in sorted(found.items()):
         if parts.get("count"):
@@ -161,17 +112,17 @@ def _print_histograms(server: Server) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(description="Where the microseconds of one request go.")
     parser.add_argument("--system", default=FP32, choices=[n for n, s in SYSTEMS.items() if s.ours])
     parser.add_argument("--callers", type=int, default=16)
-    parser.add_argument("--seconds", type=float, default=12)
+    parser.add_argument("--seconds", type=float, default=8)
     options = parser.parse_args()
     prepare()
     with started(SYSTEMS[options.system]) as server:
         server.wait_until_ready(["ready?"])
-        for gil in (False, True):
-            _sampled(server, options, gil=gil)
-        _print_histograms(server)
+        spent = by_thread(server, options)
+        show(spent, watched(server, options))
+        show_histograms(server)
 
 
 if __name__ == "__main__":

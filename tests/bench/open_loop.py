@@ -44,6 +44,10 @@ class Connection(asyncio.Protocol):
         self._due_at, self._sent_at, self.busy = due_at, perf_counter(), True
         self._transport.write(request)
 
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
     def data_received(self, data: bytes) -> None:
         self._answer += data
         head, found, body = self._answer.partition(b"\r\n\r\n")
@@ -112,6 +116,13 @@ class Caller:
             self._open -= 1
         else:
             connection.ask(request, due_at)
+
+    async def close(self) -> None:
+        """Hang up."""
+        for connection in self._idle:
+            connection.close()
+        while self._open:
+            await asyncio.sleep(0)
 
     def answered(self, connection: Connection, status: int, due_at: float, sent_at: float) -> None:
         now = perf_counter()

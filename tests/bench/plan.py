@@ -38,7 +38,7 @@ def _batches(batch: int, callers: int, *, requests_per_s: float) -> Asked:
 
 CLOSED = {
     **{f"c{callers}": _singles(callers) for callers in (1, 16, 64, 256)},
-    "b32": _batches(32, 4, requests_per_s=8),
-    "b512": _batches(512, 2, requests_per_s=1),
+    "b32": _batches(32, 4, requests_per_s=4),
+    "b512": _batches(512, 2, requests_per_s=0.5),
 }
 CELLS = (*CLOSED, "limit", "overload")

@@ -33,12 +33,18 @@ def tree(root_pid: int) -> list[int]:
 
 def cpu_seconds(pids: list[int]) -> float:
     """User and system time of all threads."""
-    ticks = 0
-    for pid in pids:
-        # The name in brackets may hold spaces; what follows does not.
-        values = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-        ticks += int(values[11]) + int(values[12])
-    return ticks / TICKS_PER_S
+    return sum(_cpu_seconds(PROC / str(pid) / "stat") for pid in pids)
+
+
+def thread_cpu_seconds(pid: int) -> dict[int, float]:
+    """User and system time of each thread of one process."""
+    return {int(task.name): _cpu_seconds(task / "stat") for task in PROC.glob(f"{pid}/task/*")}
+
+
+def _cpu_seconds(stat: Path) -> float:
+    # The name in brackets may hold spaces; what follows does not.
+    values = stat.read_text().rpartition(")")[2].split()
+    return (int(values[11]) + int(values[12])) / TICKS_PER_S
 
 
 def memory(pids: list[int]) -> Memory:

@@ -4,8 +4,11 @@ A batch starts with the item whose turn it is. Of the two classes, `app.fairness
 goes next. Within interactive, the earliest deadline goes first: what the caller set, or a fixed
 time after arrival. Within bulk, each request has a clock of its own that starts at the time the
 line has reached, so that several large requests advance side by side and a small one among
-them is soon done. `app.waiting` fills the batch with items of like length, from the line whose
-turn it is and then from the other.
+them is soon done. `app.waiting` fills the batch with items of like length from the same line.
+
+Filling it up from the other line as well was tried in simulation, beside a call of 2,048 texts.
+Single queries then waited three to five times as long (p50); that call took 3 % longer where
+tokens are what costs, and a quarter less where a run costs as much as thousands of tokens.
 """
 
 import math
@@ -111,8 +114,7 @@ class Lines(Generic[ItemT, ResultT]):
         slack_s = tag - now if turn == "interactive" else math.inf
         in_time = slack_s >= self._forecast.seconds(length, 1)
         bounds = Bounds(self._max_batch_tokens, slack_s if in_time else math.inf, self._forecast)
-        sources = [line, *(self.waiting[other] for other in PRIORITIES if other != turn)]
-        seats = fill(line.pop(length), sources, bounds)
+        seats = fill(line.pop(length), line, bounds)
         for seat in seats:
             self._unseat(seat)
             for request, _ in seat.callers:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
@@ -14,6 +15,9 @@ from app.api.terms import read_terms
 from app.engine import Engine
 from app.errors import BodyTooLargeError
 from app.service import Service
+
+_SMALL_BYTES = 1_024
+"""A smaller body is taken for an interactive request before it is read."""
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
 ResultT = TypeVar("ResultT")
@@ -39,7 +43,8 @@ async def current_terms(request: Request, engine: EngineDep) -> Terms:
     terms = read_terms(
         request.headers, max_wait_s=settings.max_wait_s, max_timeout_s=settings.max_timeout_s
     )
-    engine.check_load(terms)
+    small = int(_announced(request) or _SMALL_BYTES) < _SMALL_BYTES
+    engine.check_load(replace(terms, priority=terms.priority or ("interactive" if small else None)))
     return terms
 
 
@@ -78,8 +83,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, ResultT]) -> R
 
 
 async def _read(request: Request, *, limit_bytes: int) -> bytes:
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit_bytes:
+    if int(_announced(request) or 0) > limit_bytes:
         raise BodyTooLargeError(limit_bytes=limit_bytes)
     body = bytearray()
     async for chunk in request.stream():
@@ -87,6 +91,12 @@ async def _read(request: Request, *, limit_bytes: int) -> bytes:
         if len(body) > limit_bytes:
             raise BodyTooLargeError(limit_bytes=limit_bytes)
     return bytes(body)
+
+
+def _announced(request: Request) -> str:
+    """The length of the body as its header says, if it says a number."""
+    length = request.headers.get("content-length", "")
+    return length if length.isascii() and length.isdigit() and len(length) < 20 else ""
 
 
 async def _hang_up(request: Request) -> None:

@@ -1,0 +1,83 @@
+import gc
+import tracemalloc
+
+import numpy as np
+
+from app.cache import Cache, Known
+from app.metrics import Metrics
+
+
+def a_cache(max_bytes: int = 10_000) -> Cache:
+    return Cache(Metrics(), model="revision/hash", max_bytes=max_bytes)
+
+
+def known(value: float = 1.0, width: int = 4) -> Known:
+    batch = np.full((3, width), value, dtype=np.float32)
+    return Known({"pooled": batch[1]}, tokens=5, truncated=False)
+
+
+def test_what_was_put_is_found_until_the_question_differs() -> None:
+    cache = a_cache()
+    cache.put("hund", known(), truncate=False)
+    found = cache.get("hund", truncate=False)
+    assert found is not None
+    assert found.row["pooled"].tolist() == [1, 1, 1, 1]
+    assert cache.get("hund", truncate=True) is None
+    assert cache.get("Hund", truncate=False) is None
+    assert cache.get(("hund", "hund"), truncate=False) is None
+
+
+def test_a_row_is_copied_so_that_its_batch_can_go() -> None:
+    cache, given = a_cache(), known()
+    cache.put("hund", given, truncate=False)
+    found = cache.get("hund", truncate=False)
+    assert found is not None
+    assert found.row["pooled"].base is None
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    cache = a_cache(max_bytes=2_500)
+    for text in ("a", "b"):
+        cache.put(text, known(), truncate=False)
+    cache.get("a", truncate=False)
+    while len(cache) == 2 and cache.get("b", truncate=False) is None:
+        raise AssertionError("both were to fit")
+    cache.get("a", truncate=False)
+    for text in ("c", "d"):
+        cache.put(text, known(), truncate=False)
+    assert cache.get("b", truncate=False) is None
+    assert cache.bytes <= 2_500
+
+
+def test_nothing_is_kept_while_it_is_off() -> None:
+    cache = a_cache(max_bytes=0)
+    cache.put("hund", known(), truncate=False)
+    assert cache.get("hund", truncate=False) is None
+    assert len(cache) == cache.bytes == 0
+
+
+def test_what_is_larger_than_the_cache_throws_nothing_out() -> None:
+    cache = a_cache(max_bytes=2_000)
+    cache.put("a", known(), truncate=False)
+    cache.put("b", known(width=1_000), truncate=False)
+    assert cache.get("a", truncate=False) is not None
+    assert len(cache) == 1
+
+
+def test_putting_the_same_text_again_counts_it_once() -> None:
+    cache = a_cache()
+    cache.put("a", known(), truncate=False)
+    once = cache.bytes
+    cache.put("a", known(2.0), truncate=False)
+    assert cache.bytes == once
+
+
+def test_the_bytes_it_counts_are_those_it_takes() -> None:
+    cache = a_cache(max_bytes=10**9)
+    gc.collect()
+    tracemalloc.start()
+    for index in range(2_000):
+        cache.put(f"text number {index}", known(index, width=384), truncate=False)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0.9 * taken <= cache.bytes <= 1.3 * taken

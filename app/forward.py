@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 
 from app.admission import Terms
@@ -18,6 +19,9 @@ from app.texts import characters_in
 
 _QUICK_CHARACTERS = 2_000
 """Tokenized where they are: handing so little to a thread takes longer than the work."""
+
+_PART_TEXTS = 128
+"""Handed to the tokenizer's thread at a time: other callers wait for a part, not for thousands."""
 
 
 @dataclass(frozen=True)
@@ -83,17 +87,17 @@ class Forward:
     ) -> list[Encoded]:
         """`places` are where these texts stand in the request, for the error that names one."""
         started_at = perf_counter()
-
-        def work() -> list[Encoded]:
-            return self._tokenizer.encode(texts, truncate=truncate)
-
+        encode = partial(self._tokenizer.encode, truncate=truncate)
+        encoded: list[Encoded] = []
         try:
             if characters_in(texts) <= _QUICK_CHARACTERS:
-                encoded = work()
-            else:
-                encoded = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+                encoded = encode(texts)
+            while len(encoded) < len(texts):
+                part = texts[len(encoded) : len(encoded) + _PART_TEXTS]
+                loop = asyncio.get_running_loop()
+                encoded += await loop.run_in_executor(self._thread, encode, part)
         except TextTooLongError as error:
-            raise error.moved(places[error.index]) from None
+            raise error.moved(places[len(encoded) + error.index]) from None
         self._metrics.stage_duration_seconds.labels("tokenize").observe(perf_counter() - started_at)
         return encoded
 

@@ -54,16 +54,16 @@ def measure(server: Server, load: Load, *, seconds: float) -> Cell:
     Raises:
         ServerError: wrk failed.
     """
+    server.ask(load.bodies[0], timeout_s=TIMEOUT_S)
     return _measured(server, load, lambda: _wrk(server, load, seconds=seconds))
 
 
 def measure_count(server: Server, load: Load, *, requests: int) -> Cell:
-    """Ask `requests` times, after one answer that is not counted."""
+    """Ask `requests` times. Each takes so long that a first one more would hardly matter."""
     return _measured(server, load, lambda: _counted(server, load, requests=requests))
 
 
 def _measured(server: Server, load: Load, ask: Callable[[], dict[str, Any]]) -> Cell:
-    server.ask(load.bodies[0], timeout_s=TIMEOUT_S)
     cpu_before = server.cpu_seconds()
     summary = ask()
     return cell_of(summary, load, cpu_s=server.cpu_seconds() - cpu_before)

@@ -7,6 +7,7 @@ def test_a_percentile_is_a_value_that_was_measured() -> None:
     values = [float(value) for value in range(100, 0, -1)]
     assert percentile(values, 50) == 50.0
     assert percentile(values, 99) == 99.0
+    assert percentile([1.0, 2.0, 3.0], 50) == 2.0
     assert percentile([7.0], 99) == 7.0
     assert percentile([], 99) == 0.0
 

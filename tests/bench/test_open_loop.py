@@ -55,10 +55,10 @@ async def asked(*statuses: int, good_within_s: float = 5.0) -> dict[str, float]:
 
 
 async def test_every_answer_is_counted_by_its_status() -> None:
-    found = await asked(200, 429)
-    assert (found["accepted"], found["refused"], found["other"]) == (20, 20, 0)
+    found = await asked(200, 200, 200, 429)
+    assert (found["accepted"], found["refused"], found["other"]) == (30, 10, 0)
     assert found["unsent"] == found["unanswered"] == 0
-    assert found["goodput_per_s"] == pytest.approx(1_000)
+    assert found["goodput_per_s"] == pytest.approx(1_500)
     assert 0 < found["refusal_p50_ms"] <= found["refusal_p99_ms"]
 
 

@@ -142,9 +142,9 @@ def start_all(found: Results, stack: ExitStack, names: Sequence[str]) -> list[Se
     return servers
 
 
-def run(options: argparse.Namespace) -> Results:
+def run(options: argparse.Namespace, found: Results) -> None:
+    """Measure all that `options` name, into `found`."""
     prepare()
-    found = Results(machine.description(), options.rounds, options.seconds)
     with ExitStack() as stack:
         servers = start_all(found, stack, options.systems)
         alike = [server for server in servers if server.system.name in SAME_WEIGHTS]
@@ -153,7 +153,6 @@ def run(options: argparse.Namespace) -> Results:
         for number in range(1, options.rounds + 1):
             bench.round(number)
         bench.weigh()
-    return found
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -188,14 +187,18 @@ def _names(known: Sequence[str] | dict[str, object]) -> object:
 
 def main() -> None:
     options = parsed()
+    found = Results(machine.description(), options.rounds, options.seconds)
+    problem: Exception | None = None
     try:
-        found = run(options)
-    except (SetupError, ServerError) as problem:
-        sys.exit(f"bench: {problem}")
+        run(options, found)
+    except (SetupError, ServerError) as error:
+        problem = error  # what was found until then is still told
     print(heading(found), end="\n\n")
     print(promises(found), end="\n\n")
     print(absolutes(found), end="\n\n")
     print(json.dumps(found.as_json()))
+    if problem is not None:
+        sys.exit(f"bench: {problem}")
 
 
 if __name__ == "__main__":

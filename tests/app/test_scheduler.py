@@ -166,6 +166,7 @@ async def test_a_caller_who_left_this_very_moment_is_not_run_either() -> None:
     scheduler.submit(items(4, name="left")).cancel()
     scheduler.submit(items(4, name="stays"))
     assert names(await take(scheduler)) == ["stays0"]
+    assert value(scheduler, "dropped_texts_total", reason="gone") == 1
 
 
 async def test_what_a_leaving_caller_had_running_is_finished_and_the_rest_dropped() -> None:

@@ -9,7 +9,7 @@ import pytest
 from simulation import CPU, GPU, Fifo, Machine, Policy, Sealed, Text, ours, run, simulate
 
 from app.admission import Terms
-from app.errors import DeadlineExceededError, OverloadedError
+from app.errors import DeadlineExceededError, InferenceError, OverloadedError
 from app.scheduler import Scheduler
 
 
@@ -141,13 +141,51 @@ def test_a_small_bulk_call_does_not_wait_for_a_large_one() -> None:
     simulate(scenario())
 
 
+def test_later_bulk_calls_do_not_overtake_a_large_one() -> None:
+    async def scenario() -> list[str]:
+        scheduler = ours(CPU, max_batch_tokens=100)
+        terms = Terms(priority="bulk")
+        scheduler.submit([Text(f"large{index}", 100) for index in range(50)], terms)
+        for _ in range(10):
+            await scheduler.take()
+        for number in range(20):
+            scheduler.submit([Text(f"small{number}", 100)] * 2, terms)
+        return [(await scheduler.take()).items[0].name[:5] for _ in range(22)]
+
+    assert simulate(scenario()).count("large") >= 1
+
+
+def test_the_other_line_counts_in_a_wait_by_its_share() -> None:
+    async def scenario() -> None:
+        scheduler = ours(CPU, max_batch_tokens=100)
+        for number in range(20):  # 5.5 ms each
+            scheduler.submit([Text(f"query{number}", 100)])
+        scheduler.submit([Text(f"bulk{index}", 100) for index in range(1_000)])
+        assert scheduler._wait_s("interactive") == pytest.approx(0.110 * 1.25)
+
+    simulate(scenario())
+
+
+def test_a_text_that_failed_runs_anew_for_the_next_caller() -> None:
+    async def scenario() -> None:
+        scheduler = ours(CPU, identity=same)
+        scheduler.submit([Text("same", 10)])
+        scheduler.fail(await scheduler.take(), InferenceError("broken"))
+        scheduler.submit([Text("same", 10)])
+        assert scheduler._form() is not None
+
+    simulate(scenario())
+
+
 def test_a_class_that_was_idle_has_saved_nothing() -> None:
     async def scenario() -> list[str]:
         scheduler = ours(CPU, max_batch_tokens=100)
         interactive, bulk = Terms(priority="interactive"), Terms(priority="bulk")
         for number in range(50):  # interactive alone, for long
             scheduler.submit([Text(f"early{number}", 100)], interactive)
-            scheduler.finish(await scheduler.take(), ["done"])
+            batch = await scheduler.take()
+            await asyncio.sleep(CPU.seconds(batch.items))
+            scheduler.finish(batch, ["done"])
         for number in range(20):
             scheduler.submit([Text(f"bulk{number}", 100)], bulk)
             scheduler.submit([Text(f"query{number}", 100)], interactive)

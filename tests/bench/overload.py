@@ -13,6 +13,7 @@ from .servers import Server, ServerError
 
 KNEE_P99_MS = 50.0
 STEPS = 5
+MOST_RAISES = 4
 OVERLOAD = 3.0
 
 
@@ -57,14 +58,23 @@ def measure_overload(server: Server, load: Load, *, capacity: float, seconds: fl
         return arrivals(server, load, rate=rate, seconds=seconds)
 
     knee = search(at, low=0.0, high=capacity * 1.1)
+    capacity = max(capacity, knee.rate_per_s if knee else 0.0)
     beyond = at(OVERLOAD * capacity)
     server.settle()  # callers are gone; a service that does not notice works on for nobody
     return Overload(capacity, knee, beyond)
 
 
 def search(at: Callable[[float], Arrivals], *, low: float, high: float) -> Arrivals | None:
-    """Halve the interval `STEPS` times; the best rate at which everyone was answered in time."""
+    """The best rate at which everyone was answered in time.
+
+    `high` is raised while it is not too high, then the interval is halved `STEPS` times.
+    """
     best = None
+    for _ in range(MOST_RAISES):
+        found = at(high)
+        if not found.kept_up:
+            break
+        best, low, high = found, high, high * 1.5
     for _ in range(STEPS):
         found = at((low + high) / 2)
         if found.kept_up:

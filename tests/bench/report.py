@@ -211,7 +211,8 @@ def _overload_lines(found: Results) -> list[str]:
                 f"{name}: {at_knee}; at {beyond.rate_per_s:.0f}/s goodput "
                 f"{beyond.goodput_per_s:.0f}/s, accepted p99 {beyond.p99_ms:.0f} ms, refused "
                 f"{beyond.refused} in {beyond.refusal_p50_ms:.1f} ms (p99 "
-                f"{beyond.refusal_p99_ms:.0f}), other {beyond.other}, lost "
-                f"{beyond.unsent + beyond.unanswered}, generator late {beyond.lag_p99_ms:.0f} ms"
+                f"{beyond.refusal_p99_ms:.0f}), other {beyond.other}, "
+                f"unanswered {beyond.unanswered}, not sent for want of connections "
+                f"{beyond.unsent}, generator late {beyond.lag_p99_ms:.0f} ms"
             )
     return lines

@@ -16,7 +16,7 @@ from typing import Any
 
 from . import machine
 from .agree import agreement
-from .closed import Load, measure
+from .closed import measure
 from .environments import SetupError, prepare
 from .loads import single_texts
 from .overload import measure_overload
@@ -106,15 +106,10 @@ class Bench:
     def _overload(self, server: Server) -> None:
         load = single_texts(server.system, callers=64)
         with server.running():
-            capacity = self._capacity(server, load)
             seconds = self._options.seconds
+            capacity = measure(server, load, seconds=seconds).requests_per_s
             found = measure_overload(server, load, capacity=capacity, seconds=seconds)
         self._found.overload[server.system.name].append(found)
-
-    def _capacity(self, server: Server, load: Load) -> float:
-        known = self._found.values(server.system.name, "c64", "requests_per_s")
-        seconds = self._options.seconds
-        return known[-1] if known else measure(server, load, seconds=seconds).requests_per_s
 
     def _tell(self, number: int, cell: str) -> None:
         passed_s = time.perf_counter() - self._options.began_at

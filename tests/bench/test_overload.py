@@ -29,6 +29,15 @@ def test_the_search_ends_just_below_the_rate_that_is_too_high() -> None:
     assert 90 <= knee.rate_per_s <= 100
 
 
+def test_a_range_that_ends_below_the_knee_is_raised() -> None:
+    def at(rate: float) -> Arrivals:
+        return dataclasses.replace(FINE, rate_per_s=rate, p99_ms=20.0 if rate <= 100 else 80.0)
+
+    knee = search(at, low=0.0, high=60.0)
+    assert knee is not None
+    assert 95 <= knee.rate_per_s <= 100
+
+
 def test_no_knee_is_found_where_even_few_wait_too_long() -> None:
     slow = dataclasses.replace(FINE, p99_ms=60.0)
     assert search(lambda rate: dataclasses.replace(slow, rate_per_s=rate), low=0, high=8) is None

@@ -14,7 +14,7 @@ STAGES = (
     ("answer to bytes", ("app/api/answers.py", "app/postprocess.py", "app/runtime/outputs.py")),
     ("scheduler", ("app/scheduler.py", "app/forecast.py", "app/clock.py", "app/policy.py")),
     ("runners", ("app/runners.py", "app/threads.py", "app/student.py", "app/runtime/session.py")),
-    ("engine", ("app/engine.py", "app/texts.py", "app/heads.py")),
+    ("engine", ("app/engine.py", "app/forward.py", "app/texts.py", "app/heads.py")),
     ("our routes", ("app/api/", "app/service.py")),
     ("fastapi, starlette, anyio", ("fastapi/", "starlette/", "anyio/")),
     ("uvicorn, httptools", ("uvicorn/", "httptools")),

@@ -74,7 +74,7 @@ class Engine:
         """`students` are what the runners run, one each; it may be one student several times."""
         self.settings = settings
         self._students = students
-        self._metrics = metrics
+        self.metrics = metrics
         self._tokenizer = tokenizer
         self._forecast = Forecast(seconds_per_token=1e-4)
 
@@ -143,7 +143,7 @@ class Engine:
         """
         settings = self.settings
         self._scheduler = Scheduler[Encoded, Row](
-            self._metrics,
+            self.metrics,
             self._forecast,
             Limits(settings.max_queue_tokens, settings.max_queue_bytes),
             max_batch_tokens=settings.max_batch_tokens,
@@ -152,12 +152,12 @@ class Engine:
             identity=_ids,
         )
         model = f"{self.manifest.revision}/{self.session.variant.sha256}"
-        cache = Cache(self._metrics, model=model, max_bytes=settings.cache_bytes)
-        self._forward = Forward(self._scheduler, self._tokenizer, cache, self._metrics)
+        cache = Cache(self.metrics, model=model, max_bytes=settings.cache_bytes)
+        self._forward = Forward(self._scheduler, self._tokenizer, cache, self.metrics)
         self._runners = Runners(
             self._scheduler,
             self._students,
-            self._metrics,
+            self.metrics,
             run_timeout_s=self.settings.run_timeout_s,
             max_faults=self.settings.faults_until_exit,
             on_health=on_health,
@@ -249,7 +249,7 @@ class Engine:
         check_texts(texts, limit=limit, pair=pair, reader=reader)
 
     def _describe(self) -> None:
-        self._metrics.describe_model(
+        self.metrics.describe_model(
             tasks=self.tasks,
             model=self.manifest.name,
             revision=self.manifest.revision,

@@ -98,7 +98,7 @@ class Forward:
                 encoded += await loop.run_in_executor(self._thread, encode, part)
         except TextTooLongError as error:
             raise error.moved(places[len(encoded) + error.index]) from None
-        self._metrics.stage_duration_seconds.labels("tokenize").observe(perf_counter() - started_at)
+        self._metrics.stage_seconds["tokenize"].observe(perf_counter() - started_at)
         return encoded
 
 

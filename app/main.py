@@ -30,7 +30,7 @@ def create_app(settings: Settings, *, load_engine: LoadEngine = Engine.load) -> 
     app.state.service = service
     app.include_router(native.router)
     app.include_router(health.router)
-    app.add_middleware(Watch, service=service)
+    app.add_middleware(Watch, service=service, handlers=native.HANDLERS)
     errors.install(app)
     return app
 

@@ -256,8 +256,8 @@ class Runners(Generic[ItemT, ResultT]):
         self._scheduler.fail(batch, error)
 
     def _record(self, batch: Batch[ItemT, ResultT], seconds: float) -> None:
-        self._metrics.stage_duration_seconds.labels("run").observe(seconds)
+        self._metrics.stage_seconds["run"].observe(seconds)
         self._metrics.batch_texts.observe(len(batch.seats))
         self._metrics.batch_tokens.observe(batch.padded_tokens)
-        self._metrics.tokens.labels("real").inc(batch.tokens)
-        self._metrics.tokens.labels("padded").inc(batch.padded_tokens)
+        self._metrics.real_tokens.inc(batch.tokens)
+        self._metrics.padded_tokens.inc(batch.padded_tokens)

@@ -62,7 +62,7 @@ class Scheduler(Generic[ItemT, ResultT]):
             clock: seconds; only differences count.
         """
         self._metrics = metrics
-        self._waits = metrics.stage_duration_seconds.labels("queue")
+        self._waits = metrics.stage_seconds["queue"]
         self._predicted_wait = {each: metrics.predicted_wait.labels(each) for each in PRIORITIES}
         self._forecast = forecast
         self._admission = Admission(limits, forecast, runners=runners)

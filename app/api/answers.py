@@ -22,7 +22,7 @@ def answer(metrics: Metrics, content: Callable[[], dict[str, Any]]) -> Response:
     """A 200 with `content` as JSON. Building and writing it are timed together."""
     started_at = perf_counter()
     body = orjson.dumps(content(), option=orjson.OPT_SERIALIZE_NUMPY)
-    metrics.stage_duration_seconds.labels("serialize").observe(perf_counter() - started_at)
+    metrics.stage_seconds["serialize"].observe(perf_counter() - started_at)
     return Response(body, media_type="application/json")
 
 

@@ -81,6 +81,12 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_bug)
 
 
+def answer_to(request: Request, error: LightMBERTError | ClientDisconnect) -> Response:
+    """What the caller is told of an error that was raised on purpose."""
+    on_error = _on_our_error if isinstance(error, LightMBERTError) else _on_hang_up
+    return on_error(request, error)
+
+
 def input_error(error: ValidationError) -> LightMBERTError:
     """What pydantic found wrong with a body, as one of ours: 400 if it is no JSON at all."""
     if error.error_count() > _MOST_ERRORS:  # to spell out a million takes seconds and a gigabyte

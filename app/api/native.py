@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -17,7 +17,7 @@ from pydantic import (
 
 from app.api.answers import Encoding, answer, classify_json, embed_json
 from app.api.openapi import documented
-from app.api.requests import EngineDep, ServiceDep, TermsDep, body_of, unless_gone
+from app.api.requests import admitted, body_of, unless_gone
 from app.postprocess import DType, Output
 
 router = APIRouter(tags=["native"])
@@ -146,19 +146,21 @@ CLASSIFY_EXAMPLES: dict[str, dict[str, Any]] = {
 
 
 @router.post("/embed", **documented(EmbedRequest, EmbedResponse, examples=EMBED_EXAMPLES))
-async def embed(
-    request: Request,
-    service: ServiceDep,
-    engine: EngineDep,
-    terms: TermsDep,
-    body: Annotated[EmbedRequest, Depends(body_of(EmbedRequest))],
-) -> Response:
+async def embed(request: Request) -> Response:
     """Embed texts: vectors whose cosine says how close two texts are, across languages."""
+    engine, terms = admitted(request)
+    body = await body_of(request, EmbedRequest)
     engine.check_model(body.model)
-    options = body.model_dump(include={"dimensions", "normalize", "truncate"})
-    embedded = await unless_gone(request, engine.embed(body.texts, terms=terms, **options))
+    work = engine.embed(
+        body.texts,
+        dimensions=body.dimensions,
+        normalize=body.normalize,
+        truncate=body.truncate,
+        terms=terms,
+    )
+    embedded = await unless_gone(request, work)
     return answer(
-        service.metrics,
+        engine.metrics,
         lambda: embed_json(
             engine.manifest.name, embedded, dtype=body.dtype, encoding=body.encoding
         ),
@@ -168,16 +170,23 @@ async def embed(
 @router.post(
     "/classify", **documented(ClassifyRequest, ClassifyResponse, examples=CLASSIFY_EXAMPLES)
 )
-async def classify(
-    request: Request,
-    service: ServiceDep,
-    engine: EngineDep,
-    terms: TermsDep,
-    body: Annotated[ClassifyRequest, Depends(body_of(ClassifyRequest))],
-) -> Response:
+async def classify(request: Request) -> Response:
     """Classify texts, or pairs of texts, by one of the model's heads."""
+    engine, terms = admitted(request)
+    body = await body_of(request, ClassifyRequest)
     engine.check_model(body.model)
-    options = body.model_dump(include={"task", "top_k", "threshold", "output", "truncate"})
-    classified = await unless_gone(request, engine.classify(body.texts, terms=terms, **options))
+    work = engine.classify(
+        body.texts,
+        task=body.task,
+        top_k=body.top_k,
+        threshold=body.threshold,
+        output=body.output,
+        truncate=body.truncate,
+        terms=terms,
+    )
+    classified = await unless_gone(request, work)
     request.state.task = classified.task
-    return answer(service.metrics, lambda: classify_json(engine.manifest.name, classified))
+    return answer(engine.metrics, lambda: classify_json(engine.manifest.name, classified))
+
+
+HANDLERS = {"/embed": embed, "/classify": classify}

@@ -1,7 +1,7 @@
 """What every contract needs of a request: a bounded body, an engine, a caller who is there."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
@@ -14,10 +14,14 @@ from app.api.errors import input_error
 from app.api.terms import read_terms
 from app.engine import Engine
 from app.errors import BodyTooLargeError
+from app.metrics import Priority
 from app.service import Service
 
 _SMALL_BYTES = 1_024
 """A smaller body is taken for an interactive request before it is read."""
+
+_PATIENCE_S = 0.02
+"""After so long without an answer, the caller is watched."""
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
 ResultT = TypeVar("ResultT")
@@ -37,49 +41,90 @@ ServiceDep = Annotated[Service, Depends(current_service)]
 EngineDep = Annotated[Engine, Depends(current_engine)]
 
 
-async def current_terms(request: Request, engine: EngineDep) -> Terms:
-    """When the caller wants its answer; or a 429 before the body is read."""
+def admitted(request: Request) -> tuple[Engine, Terms]:
+    """The engine, and when the caller wants its answer; or an error before the body is read.
+
+    Raises:
+        NotReadyError: there is no engine now.
+        OverloadedError: even one text would wait too long.
+        InputError: a header is malformed.
+    """
+    service: Service = request.app.state.service
+    engine = service.engine
     settings = engine.settings
     terms = read_terms(
         request.headers, max_wait_s=settings.max_wait_s, max_timeout_s=settings.max_timeout_s
     )
     small = int(_announced(request) or _SMALL_BYTES) < _SMALL_BYTES
-    engine.check_load(replace(terms, priority=terms.priority or ("interactive" if small else None)))
-    return terms
+    assumed: Priority | None = "interactive" if small else None
+    engine.check_load(terms if terms.priority else replace(terms, priority=assumed))
+    return engine, terms
 
 
-TermsDep = Annotated[Terms, Depends(current_terms)]
+async def body_of(request: Request, model: type[BodyT]) -> BodyT:
+    """Read, bound and validate the body, straight from its bytes.
 
-
-def body_of(model: type[BodyT]) -> Callable[[Request, Service], Awaitable[BodyT]]:
-    """A dependency that reads, bounds and validates the body, straight from its bytes."""
-
-    async def body(request: Request, service: ServiceDep) -> BodyT:
-        raw = await _read(request, limit_bytes=service.settings.max_body_bytes)
-        try:
-            return model.model_validate_json(raw)
-        except ValidationError as error:
-            raise input_error(error) from None  # the cause quotes the caller's text
-
-    return body
+    Raises:
+        BodyTooLargeError, MalformedBodyError, InputError.
+    """
+    service: Service = request.app.state.service
+    raw = await _read(request, limit_bytes=service.settings.max_body_bytes)
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as error:
+        raise input_error(error) from None  # the cause quotes the caller's text
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, ResultT]) -> ResultT:
-    """The result of `work`, which is cancelled as soon as the caller hangs up.
+    """The result of `work`, which is cancelled when the caller hangs up.
+
+    Whether it did is asked only of work that takes a while: most is done sooner than a task to
+    listen for it is made.
 
     Raises:
         ClientDisconnect: the caller did; nobody is left to be told.
     """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_hang_up(request))
+    caller = _Caller(request)
+    listening = asyncio.get_running_loop().call_later(_PATIENCE_S, caller.listen)
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
+        return await work
+    except asyncio.CancelledError:
+        if caller.gone:
+            caller.forget()
+            raise ClientDisconnect from None
+        raise
     finally:
-        working.cancel()
-        leaving.cancel()
+        listening.cancel()
+        caller.leave()
+
+
+class _Caller:
+    """Cancels the current task when the caller hangs up."""
+
+    def __init__(self, request: Request) -> None:
+        self.gone = False
+        self._request = request
+        self._working = asyncio.current_task()
+        self._listening: asyncio.Task[None] | None = None
+
+    def listen(self) -> None:
+        self._listening = asyncio.ensure_future(self._hang_up())
+
+    def leave(self) -> None:
+        if self._listening is not None:
+            self._listening.cancel()
+
+    def forget(self) -> None:
+        """The cancellation has arrived and goes no further."""
+        if self._working is not None:
+            self._working.uncancel()
+
+    async def _hang_up(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        if self._working is not None:
+            self.gone = True
+            self._working.cancel()
 
 
 async def _read(request: Request, *, limit_bytes: int) -> bytes:
@@ -97,8 +142,3 @@ def _announced(request: Request) -> str:
     """The length of the body as its header says, if it says a number."""
     length = request.headers.get("content-length", "")
     return length if length.isascii() and length.isdigit() and len(length) < 20 else ""
-
-
-async def _hang_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -1,4 +1,4 @@
-"""How far the shipped int8 student lets company move a text's embedding."""
+"""In the shipped int8 student too, a text's embedding does not depend on its company."""
 
 import random
 from pathlib import Path
@@ -13,7 +13,7 @@ from app.runtime.tokenizer import Encoded, Tokenizer
 STUDENT = Path(__file__).resolve().parents[1] / "models" / "lightmbert-mini"
 
 
-def test_company_moves_a_text_no_further_than_the_variant_may_stray() -> None:
+def test_company_moves_no_text() -> None:
     manifest = load_manifest(STUDENT)
     tokenizer = Tokenizer.load(STUDENT / "tokenizer.json", max_tokens=manifest.max_tokens)
     session = StudentSession.load(
@@ -32,4 +32,4 @@ def test_company_moves_a_text_no_further_than_the_variant_may_stray() -> None:
             chosen = draw.sample(range(len(encoded)), size)
             company = embedded([encoded[index] for index in chosen])
             cosines = (company * alone[chosen]).sum(axis=1)
-            assert cosines.min() >= session.variant.tolerance.min_cosine
+            assert cosines.min() >= 0.99999

@@ -24,11 +24,15 @@ class Terms:
     timeout_s: float | None = None
     """Its own deadline: it is answered by then, by an error if need be."""
     max_wait_s: float = math.inf
-    """Without one: the predicted wait with which it is still let in."""
+    """Without one: the predicted wait with which an interactive request is still let in."""
+    bulk_max_wait_s: float = math.inf
+    """The same for a bulk request."""
 
-    @property
-    def limit_s(self) -> float:
-        return self.max_wait_s if self.timeout_s is None else self.timeout_s
+    def limit_s(self, priority: Priority) -> float:
+        """The longest predicted wait that such a request may have."""
+        if self.timeout_s is not None:
+            return self.timeout_s
+        return self.max_wait_s if priority == "interactive" else self.bulk_max_wait_s
 
 
 ANY_TIME = Terms()
@@ -104,16 +108,16 @@ class Admission:
                 retry_after_s=seconds / self._runners,
             )
 
-    def check_wait(self, wait_s: float, terms: Terms) -> None:
-        """Raise if a request would wait for longer than its terms allow.
+    def check_wait(self, wait_s: float, limit_s: float) -> None:
+        """Raise if a request would wait for longer than its limit.
 
         Raises:
             OverloadedError: with the time after which it would not.
         """
-        if wait_s > terms.limit_s:
+        if wait_s > limit_s:
             raise OverloadedError(
-                f"this would wait for {wait_s:.3f} s; the limit is {terms.limit_s:g} s",
-                retry_after_s=wait_s - terms.limit_s,
+                f"this would wait for {wait_s:.3f} s; the limit is {limit_s:g} s",
+                retry_after_s=wait_s - limit_s,
             )
 
     @contextmanager

@@ -67,11 +67,19 @@ class Forward:
             wanted = [texts[index] for index in missing]
             with self._scheduler.hold(len(texts), _bytes(wanted), terms):
                 encoded = await self._tokenize(wanted, missing, truncate=truncate)
-                rows = await self._scheduler.submit(encoded, _what_is_left(terms, began_at))
+                rows = await self._rows(encoded, terms, began_at)
             for index, each, row in zip(missing, encoded, rows, strict=True):
                 found[index] = known = Known(row, each.tokens, each.truncated)
                 self._cache.put(texts[index], known, truncate=truncate)
         return self._forwarded([known for known in found if known is not None])
+
+    async def _rows(self, encoded: list[Encoded], terms: Terms, began_at: float) -> list[Row]:
+        """What the model says, within what tokenizing has left of the caller's time."""
+        try:
+            return await self._scheduler.submit(encoded, _what_is_left(terms, began_at))
+        except DeadlineExceededError:
+            assert terms.timeout_s is not None, "only such a request expires"
+            raise DeadlineExceededError(timeout_s=terms.timeout_s) from None  # all of its time
 
     def stop(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)

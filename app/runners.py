@@ -174,8 +174,9 @@ class Runners(Generic[ItemT, ResultT]):
         if len(results) != len(part.seats):
             return InferenceError(f"the model gave {len(results)} rows for {len(part.seats)} texts")
         self._faults = 0
-        self._record(part, perf_counter() - started_at)
-        self._scheduler.finish(part, results)
+        run_s = perf_counter() - started_at
+        self._record(part, run_s)
+        self._scheduler.finish(part, results, run_s=run_s)
         return None
 
     async def _heal_in_time(self, model: Model[ItemT, ResultT], thread: CallThread) -> bool:

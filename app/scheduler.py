@@ -87,8 +87,9 @@ class Scheduler(Generic[ItemT, ResultT]):
         """
         if self._closed is not None:
             raise NotReadyError(self._closed)
-        waits = [self._wait_s(each) for each in PRIORITIES if terms.priority in (None, each)]
-        self._admission.check_wait(min(waits), terms)
+        classes = [each for each in PRIORITIES if terms.priority in (None, each)]
+        likeliest = min(classes, key=lambda each: self._wait_s(each) - terms.limit_s(each))
+        self._admission.check_wait(self._wait_s(likeliest), terms.limit_s(likeliest))
 
     def hold(self, texts: int, size: int, terms: Terms) -> AbstractContextManager[None]:
         """Check as `check` does, and count `size` bytes of texts as waiting while this is open.
@@ -206,7 +207,8 @@ class Scheduler(Generic[ItemT, ResultT]):
         own_s = 0.0
         if terms.timeout_s is not None:  # to be answered by then, rather than begun
             own_s = sum(self._lines.work_s(item.tokens) for item in items)
-        self._admission.check_wait(self._wait_s(priority, own_s=own_s), terms)
+        wait_s = self._wait_s(priority, own_s=own_s)
+        self._admission.check_wait(wait_s, terms.limit_s(priority))
 
     def _form(self) -> Batch[ItemT, ResultT] | None:
         while seats := self._lines.form(self._clock()):

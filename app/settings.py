@@ -91,8 +91,11 @@ class Settings(BaseSettings):
     max_queue_bytes: PositiveInt = 67_108_864
     """Bytes of texts whose request has no answer yet, of each class."""
 
-    max_wait_s: PositiveFloat = 10.0
+    max_wait_s: PositiveFloat = 1.0
     """A request is refused at once if it would be begun later than this, as predicted."""
+
+    bulk_max_wait_s: PositiveFloat = 60.0
+    """The same for large requests."""
 
     max_timeout_s: PositiveFloat = 300.0
     """The longest deadline that a caller may set."""

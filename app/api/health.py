@@ -66,6 +66,7 @@ class Limits(_Shown):
     max_queue_tokens: int
     max_queue_bytes: int
     max_wait_s: float
+    bulk_max_wait_s: float
     max_timeout_s: float
     run_timeout_s: float
     drain_timeout_s: float

@@ -51,10 +51,7 @@ def admitted(request: Request) -> tuple[Engine, Terms]:
     """
     service: Service = request.app.state.service
     engine = service.engine
-    settings = engine.settings
-    terms = read_terms(
-        request.headers, max_wait_s=settings.max_wait_s, max_timeout_s=settings.max_timeout_s
-    )
+    terms = read_terms(request.headers, engine.settings)
     small = int(_announced(request) or _SMALL_BYTES) < _SMALL_BYTES
     assumed: Priority | None = "interactive" if small else None
     engine.check_load(terms if terms.priority else replace(terms, priority=assumed))

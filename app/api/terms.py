@@ -5,18 +5,24 @@ from starlette.datastructures import Headers
 from app.admission import Terms
 from app.errors import InputError, shortened
 from app.metrics import PRIORITIES, Priority
+from app.settings import Settings
 
 PRIORITY_HEADER = "x-lightmbert-priority"
 TIMEOUT_HEADER = "x-request-timeout-ms"
 
 
-def read_terms(headers: Headers, *, max_wait_s: float, max_timeout_s: float) -> Terms:
-    """The terms that these headers set; `max_wait_s` is for callers that set no deadline.
+def read_terms(headers: Headers, settings: Settings) -> Terms:
+    """The terms that these headers set, and the service's own for those that they do not.
 
     Raises:
         InputError: a value is none that we know, naming it.
     """
-    return Terms(_priority(headers), _timeout_s(headers, max_timeout_s), max_wait_s)
+    return Terms(
+        _priority(headers),
+        _timeout_s(headers, settings.max_timeout_s),
+        settings.max_wait_s,
+        settings.bulk_max_wait_s,
+    )
 
 
 def _priority(headers: Headers) -> Priority | None:

@@ -95,6 +95,9 @@ def open_session(graph: Path, *, device: Device, intra_op_threads: int) -> Any: 
     except Exception as error:  # onnxruntime exports no common base class
         kind = VariantError if device == "cuda" else ManifestError
         raise kind(f"{graph} cannot be opened on {device}: {error}") from error
+    # Kept by onnxruntime to open itself again on other providers, which we forbid: a second
+    # copy of every weight.
+    session._model_bytes = None
     if provider not in session.get_providers():
         raise VariantError(f"{provider} refused {graph}; active: {session.get_providers()}")
     return session

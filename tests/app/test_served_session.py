@@ -235,3 +235,7 @@ def test_a_model_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "model").write_bytes(b"")
     with pytest.raises(ManifestError, match=r"manifest\.json cannot be read: Not a directory"):
         load_manifest(tmp_path / "model")
+
+
+def test_no_second_copy_of_the_weights_is_kept(toy_model_dir: Path) -> None:
+    assert load(toy_model_dir)._session._model_bytes is None

@@ -45,6 +45,7 @@ async def test_a_deadline_that_passes_is_a_504(toy_model_dir: Path) -> None:
         late = await http.post("/embed", json={"texts": "katt"}, headers={TIMEOUT: "150"})
         assert late.status_code == 504
         assert late.json()["error"]["code"] == "deadline_exceeded"
+        assert late.json()["error"]["message"].endswith("within the 150 ms that you set")
         assert http.value("requests_total", route="/embed", status="504") == 1
         assert http.value("dropped_texts_total", reason="expired") == 1
         engine.session.gate.release()

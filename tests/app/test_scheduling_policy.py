@@ -260,7 +260,9 @@ def test_a_full_bulk_line_shuts_no_single_query_out() -> None:
         scheduler = ours(CPU)
         scheduler.submit([Text(f"bulk{index}", 100) for index in range(2_048)])
         with pytest.raises(OverloadedError):
-            scheduler.submit([Text("more", 10)], Terms("bulk", max_wait_s=99.0, bulk_max_wait_s=1.0))
+            scheduler.submit(
+                [Text("more", 10)], Terms("bulk", max_wait_s=99.0, bulk_max_wait_s=1.0)
+            )
         scheduler.submit([Text("more", 10)], Terms("bulk", max_wait_s=1.0, bulk_max_wait_s=99.0))
         scheduler.submit([Text("query", 10)], Terms(max_wait_s=1.0, bulk_max_wait_s=1.0))
         # its class is not known yet, and as a single query it would be let in

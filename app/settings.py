@@ -41,7 +41,7 @@ def _default_cache_dir() -> Path:
 
 def _default_batch_tokens(known: dict[str, Any]) -> int:
     """A CPU is saturated by few tokens, and beyond that a batch only makes callers wait."""
-    return 16_384 if known.get("device") == "cuda" else 1_024
+    return 16_384 if known.get("device") == "cuda" else 256
 
 
 def _affordable(workers: int) -> int:

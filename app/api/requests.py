@@ -20,7 +20,7 @@ from app.service import Service
 _SMALL_BYTES = 1_024
 """A smaller body is taken for an interactive request before it is read."""
 
-_PATIENCE_S = 0.02
+_PATIENCE_S = 0.2
 """After so long without an answer, the caller is watched."""
 
 BodyT = TypeVar("BodyT", bound=BaseModel)

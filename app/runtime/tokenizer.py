@@ -75,11 +75,18 @@ class Tokenizer:
         """
         characters = self.max_tokens * _CHARACTERS_PER_TOKEN
         prefixes = [_prefix(text, characters) for text in texts]
-        encodings = self._tokenizer.encode_batch_fast(prefixes)
+        encodings = self._encodings(prefixes)
         return [
             self._encoded(index, text, encoding, truncate=truncate)
             for index, (text, encoding) in enumerate(zip(texts, encodings, strict=True))
         ]
+
+    def _encodings(self, texts: Sequence[Text]) -> list[Any]:
+        if len(texts) != 1:
+            return list(self._tokenizer.encode_batch_fast(texts))
+        [text] = texts  # alone it is done sooner than the interpreter's lock is given up and back
+        parts = (text,) if isinstance(text, str) else text
+        return [self._tokenizer.encode(*parts)]
 
     def _encoded(self, index: int, text: Text, encoding: Any, *, truncate: bool) -> Encoded:  # noqa: ANN401 - tokenizers is untyped
         encoding, whole = self._look_further(text, encoding)

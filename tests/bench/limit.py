@@ -79,6 +79,8 @@ def rate(graph: Path, tokenizer: Tokenizer, shape: Shape, *, seconds: float) -> 
     options.intra_op_num_threads = shape.threads
     options.inter_op_num_threads = 1
     options.enable_mem_pattern = False
+    # As the service opens it: of this graph the extended optimizations make a slower one.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     session = onnxruntime.InferenceSession(
         graph.read_bytes(), options, providers=["CPUExecutionProvider"]
     )

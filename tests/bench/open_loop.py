@@ -173,8 +173,10 @@ def main() -> None:
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--good-within-s", type=float, default=1.0)
+    parser.add_argument("--header", action="append", default=[], help="a further line of the head")
     options = parser.parse_args()
-    head = f"POST {options.path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
+    lines = ("host: bench", "content-type: application/json", *options.header)
+    head = "".join(f"{line}\r\n" for line in (f"POST {options.path} HTTP/1.1", *lines))
     requests = [
         f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
         for body in options.bodies.read_bytes().splitlines()

@@ -92,6 +92,7 @@ def arrivals(server: Server, load: Load, *, rate: float, seconds: float) -> Arri
             *(str(PYTHON), "-m", "tests.bench.open_loop"),
             *(str(server.system.port), server.system.path, str(bodies)),
             *("--rate", str(rate), "--seconds", str(seconds)),
+            *(f"--header={line}" for line in server.system.patience),
         ]
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode != 0:

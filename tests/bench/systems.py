@@ -25,6 +25,8 @@ class System:
     environment: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, str] = field(default_factory=dict)
     """Further keys of every body."""
+    patience: tuple[str, ...] = ()
+    """Header lines by which a caller says how long an answer is of use, where there are any."""
     ours: bool = False
 
     def body(self, texts: Sequence[str]) -> bytes:
@@ -46,6 +48,7 @@ def _ours(name: str, port: int, folder: Path, precision: str) -> System:
             "LIGHTMBERT_PORT": str(port),
             "LIGHTMBERT_LOG_LEVEL": "warning",
         },
+        patience=("x-request-timeout-ms: 500",),
         ours=True,
     )
 

@@ -36,7 +36,7 @@ class Lines(Generic[ItemT, ResultT]):
         identity: Callable[[ItemT], Hashable] | None,
     ) -> None:
         self.waiting: dict[Priority, Waiting[ItemT, ResultT]] = {
-            priority: Waiting() for priority in PRIORITIES
+            priority: Waiting(priority) for priority in PRIORITIES
         }
         self._forecast = forecast
         self._max_batch_tokens = max_batch_tokens
@@ -144,8 +144,8 @@ class Lines(Generic[ItemT, ResultT]):
 
     def _promote(self, seat: Seat[ItemT, ResultT], tag: float) -> None:
         """Let a seat of bulk go with interactive, where someone waits for it now."""
-        self._unseat(seat)
-        seat.priority = "interactive"
+        line, seat.priority = self.waiting[seat.priority], "interactive"
+        line.forget(seat)
         self.waiting["interactive"].push(seat, tag)
 
     def _unseat(self, seat: Seat[ItemT, ResultT]) -> None:

@@ -13,6 +13,7 @@ from itertools import count
 from typing import Generic
 
 from app.forecast import Forecast
+from app.metrics import Priority
 from app.seats import ItemT, ResultT, Seat
 
 _MOST_DEAD = 1_024
@@ -20,9 +21,13 @@ _MOST_DEAD = 1_024
 
 
 class Waiting(Generic[ItemT, ResultT]):
-    """Heaps of (tag, number, seat), one per length: the smallest tag goes first."""
+    """Heaps of (tag, number, seat), one per length: the smallest tag goes first.
 
-    def __init__(self) -> None:
+    A seat that leaves the class otherwise than by `pop` stays in its heap as a dead entry.
+    """
+
+    def __init__(self, priority: Priority) -> None:
+        self.priority = priority
         self.texts = 0
         self.tokens = 0
         self.work_s = 0.0
@@ -39,7 +44,7 @@ class Waiting(Generic[ItemT, ResultT]):
         self.work_s += seat.work_s
 
     def forget(self, seat: Seat[ItemT, ResultT]) -> None:
-        """Count the seat no longer: it runs, it was given up, or it waits in another class."""
+        """Count the seat no longer: it runs, it was given up, or it waits in another class now."""
         self.texts -= 1
         self.tokens -= seat.tokens
         self.work_s = self.work_s - seat.work_s if self.texts else 0.0
@@ -71,7 +76,7 @@ class Waiting(Generic[ItemT, ResultT]):
         heap = self._heaps.get(length)
         if heap is None:
             return None
-        while heap and not heap[0][2].waiting:
+        while heap and not self._alive(heap[0][2]):
             heappop(heap)
             self._entries -= 1
         if heap:
@@ -81,11 +86,14 @@ class Waiting(Generic[ItemT, ResultT]):
 
     def _sweep(self) -> None:
         for length, heap in list(self._heaps.items()):
-            heap[:] = [entry for entry in heap if entry[2].waiting]
+            heap[:] = [entry for entry in heap if self._alive(entry[2])]
             heapify(heap)
             if not heap:
                 del self._heaps[length]
         self._entries = sum(map(len, self._heaps.values()))
+
+    def _alive(self, seat: Seat[ItemT, ResultT]) -> bool:
+        return seat.waiting and seat.priority == self.priority
 
 
 @dataclass(frozen=True, slots=True)

@@ -316,3 +316,27 @@ def test_seats_given_up_do_not_pile_up() -> None:
         return scheduler._lines.waiting["bulk"]._entries
 
     assert simulate(scenario()) < 2_000
+
+
+def test_seats_that_change_class_do_not_pile_up_in_the_one_they_left() -> None:
+    async def scenario() -> int:
+        scheduler = ours(CPU, identity=same)
+        texts = [Text(f"text{index}", 3) for index in range(4_096)]
+        scheduler.submit(texts, Terms("bulk"))
+        scheduler.submit(texts[:4_000], Terms("interactive"))
+        return scheduler._lines.waiting["bulk"]._entries
+
+    assert simulate(scenario()) < 2_000
+
+
+def test_a_text_that_changed_class_is_not_taken_in_the_turn_of_the_one_it_left() -> None:
+    async def scenario() -> list[str]:
+        scheduler = ours(CPU, max_batch_tokens=100, identity=same)
+        scheduler.submit([Text(f"text{index}", 100) for index in range(10)], Terms("bulk"))
+        scheduler.submit([Text("text0", 100)], Terms("interactive"))
+        scheduler._lines._turns.charge("interactive", 1.0)  # so that it is bulk's turn
+        return [(await scheduler.take()).items[0].name for _ in range(10)]
+
+    order = simulate(scenario())
+    assert order[:2] == ["text1", "text2"]
+    assert sorted(order) == [f"text{index}" for index in range(10)]

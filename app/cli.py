@@ -192,7 +192,9 @@ def _answer_files(
     reader = Reader(files, column=column)
     columns = question.columns
     with open_output(output, columns=(*PLACE_COLUMNS, *columns)) as write:
-        engine = Engine.load(settings, Metrics())
+        # One caller, whose chunks are bounded as they are read: nobody is to be shut out.
+        alone = settings.model_copy(update={"max_queue_bytes": sys.maxsize})
+        engine = Engine.load(alone, Metrics())
         answers = answer_all(reader, question, engine, truncate=truncate)
         progress = Progress(
             reader,

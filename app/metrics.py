@@ -66,7 +66,7 @@ class Metrics:
         )
         self.requests = Counter(
             "lightmbert_requests_total",
-            "Requests by status; 499 means the caller hung up first.",
+            "Requests by status; 499 means the caller hung up, later than after 0.2 s.",
             ("route", "status"),
             registry=self.registry,
         )

@@ -14,6 +14,7 @@ of the process helps.
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
@@ -145,15 +146,19 @@ class Runners(Generic[ItemT, ResultT]):
 
         What is left in `parts` has no answer yet.
         """
-        halvings = len(parts[0].seats).bit_length()  # enough to try one bad text twice alone
+        # Enough to find one bad text and try it twice alone; as many as it takes once another
+        # part has run, because then it is the texts and not the model.
+        halvings: float = len(parts[0].seats).bit_length()
         healed = False
         while parts:
             error = await self._run(parts[-1], model, thread)
-            if error is not None:
+            if error is None:
+                halvings = math.inf
+            else:
                 if not healed:
                     await self._heal(model, thread, hung=False)
                     healed = True
-                if halvings:
+                if halvings and (len(parts[-1].seats) > 1 or halvings < math.inf):
                     halvings -= 1
                     parts.extend(self._scheduler.split(parts.pop()))
                     continue

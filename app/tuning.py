@@ -48,7 +48,8 @@ class Plan(BaseModel):
 def tuned(settings: Settings, open_session: OpenSession, tokenizer: Tokenizer) -> Settings:
     """`settings` with the plan that is best here, unless one is given or tuning is off."""
     rule = Plan(runners=settings.runners, intra_op_threads=settings.intra_op_threads)
-    if not settings.autotune or settings.model_fields_set & set(Plan.model_fields):
+    given = settings.model_fields_set & set(Plan.model_fields)
+    if not settings.autotune or given or settings.device != "cpu":
         return settings
     session = open_session(rule.intra_op_threads)
     cache = cache_file(settings.cache_dir, session)

@@ -17,7 +17,7 @@ _ERRORS = {
         "Shorten it, or send truncate=true to use its beginning",
         "texts[3]",
     ),
-    429: ("overloaded", "this would wait for 12.031 s; the limit is 10 s", None),
+    429: ("overloaded", "this would wait for 12.031 s; the limit is 1 s", None),
     500: ("inference_failed", "the model failed on a batch of 8x512 tokens", None),
     503: ("not_ready", "the model is loading", None),
     504: ("deadline_exceeded", "there was no answer within the 200 ms that you set", None),

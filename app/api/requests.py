@@ -17,8 +17,8 @@ from app.errors import BodyTooLargeError
 from app.metrics import Priority
 from app.service import Service
 
-_SMALL_BYTES = 1_024
-"""A smaller body is taken for an interactive request before it is read."""
+_SMALL_BYTES = 256
+"""A smaller body is taken for an interactive request before it is read: few texts fit into it."""
 
 _PATIENCE_S = 0.2
 """After so long without an answer, the caller is watched."""

@@ -151,7 +151,7 @@ def test_no_rows_are_an_empty_answer(tmp_path: Path) -> None:
     assert pq.read_table(output).num_rows == 0
 
 
-@pytest.mark.parametrize("limit", ["MAX_QUEUE_TOKENS", "MAX_TEXTS_PER_REQUEST"])
+@pytest.mark.parametrize("limit", ["MAX_QUEUE_TOKENS", "MAX_QUEUE_BYTES", "MAX_TEXTS_PER_REQUEST"])
 def test_small_limits_of_the_service_only_make_small_chunks(
     limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -170,10 +170,24 @@ async def test_a_text_that_the_model_cannot_take_fails_alone() -> None:
     assert model.healed == ["well"]
 
 
+async def test_several_bad_texts_fail_none_of_their_neighbours() -> None:
+    model = Spoilt(gated=True)
+    async with running(model) as world:
+        first = world.submit("first")
+        await model.has_begun()
+        answers = [world.submit("bad" if index in (3, 20) else str(index)) for index in range(32)]
+        model.gated = False
+        model.gate.release()
+        await first
+        outcomes = await asyncio.gather(*answers, return_exceptions=True)
+    failed = [index for index, each in enumerate(outcomes) if isinstance(each, InferenceError)]
+    assert failed == [3, 20]
+
+
 async def test_a_batch_of_bad_texts_is_not_halved_without_end() -> None:
     model = Spoilt()
     async with running(model) as world:
-        bad = [world.submit("bad", str(i)) for i in range(16)]
+        bad = [world.submit("bad") for _ in range(32)]
         outcomes = await asyncio.gather(*bad, return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {InferenceError}
         assert await world.submit("good") == ["GOOD"]

@@ -92,6 +92,8 @@ def test_the_rule_stays_where_nothing_is_clearly_faster(machine: Machine) -> Non
 def test_what_is_given_is_not_measured(machine: Machine) -> None:
     assert machine.tuned(runners=3) == (3, Settings().intra_op_threads)
     assert machine.tuned(autotune=False) == (2, 2)
+    on_cuda = machine.tuned(device="cuda")  # plans for CPUs say nothing of it
+    assert on_cuda == machine.tuned(device="cuda", autotune=False)
     assert machine.measured == []
     assert not machine.cache_dir.exists()
 

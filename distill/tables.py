@@ -65,9 +65,10 @@ Corpora = Annotated[tuple[CorpusTable, ...], Field(min_length=1)]
 
 
 class TokenizerTable(_Table):
-    """Train a Unigram tokenizer on several languages."""
+    """Train a tokenizer on several languages."""
 
     corpus: Corpora
+    kind: Literal["bpe", "unigram"]
     vocabulary: PositiveInt
     texts_per_language: PositiveInt
     texts_of: dict[str, PositiveInt] = {}

@@ -5,7 +5,7 @@ lightmbert distill tokenizer distill/recipes/mini-1-tokenizer.toml
 
 from distill.config import LoadedRecipe, RecipeError, require
 from distill.corpus import load_corpus
-from distill.vocabulary import train_unigram
+from distill.vocabulary import train_tokenizer
 
 
 def run(loaded: LoadedRecipe) -> None:
@@ -24,7 +24,7 @@ def run(loaded: LoadedRecipe) -> None:
             seed=loaded.recipe.run.seed,
         )
     )
-    trained = train_unigram(texts, vocabulary=table.vocabulary)
+    trained = train_tokenizer(texts, kind=table.kind, vocabulary=table.vocabulary)
     table.folder.mkdir(parents=True, exist_ok=True)
     partial = table.folder / "tokenizer.json.partial"
     trained.save(str(partial))

@@ -20,6 +20,7 @@ threads = 1
 TOKENIZER = """
 [tokenizer]
 vocabulary = 100
+kind = "unigram"
 texts_per_language = 10
 folder = "${RUNS}/tokenizer"
 

@@ -7,21 +7,27 @@ from tokenizers import Tokenizer
 
 from distill import tokenizer as verb
 from distill.config import RecipeError
-from distill.vocabulary import SPECIAL, train_unigram
+from distill.vocabulary import SPECIAL, Kind, train_tokenizer
 
 TEXTS = [text for language in WORDS for text in sentences(language)]
 
 
+@pytest.fixture(scope="module", params=["bpe", "unigram"])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    given: Kind = request.param
+    return given
+
+
 @pytest.fixture(scope="module")
-def trained() -> Tokenizer:
-    tokenizer = train_unigram(TEXTS, vocabulary=120)
+def trained(kind: Kind) -> Tokenizer:
+    tokenizer = train_tokenizer(TEXTS, kind=kind, vocabulary=120)
     tokenizer.no_padding()
     return tokenizer
 
 
-def test_the_vocabulary_is_no_larger_than_asked(trained: Tokenizer) -> None:
+def test_the_vocabulary_is_no_larger_than_asked(trained: Tokenizer, kind: Kind) -> None:
     assert 100 < trained.get_vocab_size() <= 120
-    assert train_unigram(TEXTS, vocabulary=90).get_vocab_size() <= 90
+    assert train_tokenizer(TEXTS, kind=kind, vocabulary=90).get_vocab_size() <= 90
 
 
 def test_special_tokens_come_first_and_padding_is_zero(trained: Tokenizer) -> None:
@@ -72,6 +78,7 @@ def test_no_piece_spans_words_or_punctuation(trained: Tokenizer) -> None:
 def test_the_verb_writes_a_tokenizer_of_the_recipes_languages(world: World, tmp_path: Path) -> None:
     table = {
         "corpus": [{"path": world.mono, "languages": ["en", "ru"]}],
+        "kind": "unigram",
         "vocabulary": 60,
         "texts_per_language": 60,
         "folder": tmp_path / "tokenizer",
@@ -91,15 +98,15 @@ def test_a_language_may_get_more_texts_than_the_others(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[str] = []
-    train_unigram = verb.train_unigram
 
-    def listening(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
+    def listening(texts: Iterable[str], *, kind: Kind, vocabulary: int) -> Tokenizer:
         given.extend(texts)
-        return train_unigram(given, vocabulary=vocabulary)
+        return train_tokenizer(given, kind=kind, vocabulary=vocabulary)
 
-    monkeypatch.setattr(verb, "train_unigram", listening)
+    monkeypatch.setattr(verb, "train_tokenizer", listening)
     table = {
         "corpus": [{"path": world.mono, "languages": ["en", "ru"]}],
+        "kind": "unigram",
         "vocabulary": 60,
         "texts_per_language": 5,
         "texts_of": {"en": 9},
@@ -109,3 +116,9 @@ def test_a_language_may_get_more_texts_than_the_others(
     assert len(given) == 9 + 5
     with pytest.raises(RecipeError, match="texts_of names fr; no text is of that language"):
         verb.run(recipe(tmp_path / "run", tokenizer=table | {"texts_of": {"fr": 9}}))
+
+
+def test_a_frequent_word_becomes_a_piece_though_no_other_word_contains_it() -> None:
+    texts = ["quốc gia này", "gia đình", "này là quốc kỳ"] * 20
+    tokenizer = train_tokenizer(texts, kind="bpe", vocabulary=80)
+    assert "▁quốc" in tokenizer.encode("quốc").tokens

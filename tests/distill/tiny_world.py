@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from distill.config import LoadedRecipe
 from distill.tables import Recipe
-from distill.vocabulary import SPECIAL, train_unigram
+from distill.vocabulary import SPECIAL, train_tokenizer
 
 WORDS = {
     "en": (
@@ -77,7 +77,11 @@ class World:
 def write_world(root: Path) -> World:
     world = World(root)
     texts = [text for language in WORDS for text in sentences(language)]
-    write_bert(world.teacher, train_unigram(texts, vocabulary=120), num_hidden_layers=LAYERS)
+    write_bert(
+        world.teacher,
+        train_tokenizer(texts, kind="unigram", vocabulary=120),
+        num_hidden_layers=LAYERS,
+    )
     write_bert(world.english, english_tokenizer(), num_hidden_layers=2)
     for folder in (world.parallel, world.mono):
         folder.mkdir()

@@ -39,6 +39,17 @@ ANY_TIME = Terms()
 
 
 @dataclass(frozen=True, slots=True)
+class BulkFrom:
+    """The size from which a request is bulk, unless its caller says what it is."""
+
+    texts: int = 32
+    tokens: int = 4_096
+
+    def priority(self, *, texts: int, tokens: int) -> Priority:
+        return "bulk" if texts >= self.texts or tokens >= self.tokens else "interactive"
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What may wait, of each class."""
 
@@ -81,13 +92,15 @@ class Admission:
             priority: the class.
             loads: what waits, per class.
             running_s: predicted rest of what runs now, summed over the runners.
-            own_s: lawful seconds of the request's own running.
+            own_s: predicted seconds of the request's own running.
         """
-        ahead_s = loads[priority].work_s + own_s
+        drift = self._forecast.drift
+        ahead_s = loads[priority].work_s * drift + own_s
         if ahead_s:
             other: Priority = "bulk" if priority == "interactive" else "interactive"
-            ahead_s += min(loads[other].work_s, ahead_s * WEIGHTS[other] / WEIGHTS[priority])
-        return (running_s + ahead_s * self._forecast.drift) / self._runners
+            share = WEIGHTS[other] / WEIGHTS[priority]
+            ahead_s += min(loads[other].work_s * drift, ahead_s * share)
+        return (running_s + ahead_s) / self._runners
 
     def check_tokens(self, tokens: int, load: Load) -> None:
         """Raise unless so many tokens may join.

@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from app.admission import ANY_TIME, Limits, Terms
+from app.admission import ANY_TIME, BulkFrom, Limits, Terms
 from app.cache import Cache
 from app.errors import InputError, UnknownModelError
 from app.forecast import Forecast
@@ -27,7 +27,7 @@ from app.runtime.outputs import Floats
 from app.runtime.providers import onnxruntime_version
 from app.runtime.session import LOGITS, POOLED, StudentSession
 from app.runtime.tokenizer import Encoded, Text, Tokenizer
-from app.scheduler import BulkFrom, Scheduler
+from app.scheduler import Scheduler
 from app.settings import Settings
 from app.student import Row, Student
 from app.texts import check_texts

@@ -83,8 +83,12 @@ class Forecast:
 
     def seconds(self, longest: int, texts: int) -> float:
         """Predicted seconds of a batch of this shape."""
+        return self.law_s(longest * texts) * self.ratio(longest, texts)
+
+    def ratio(self, longest: int, texts: int) -> float:
+        """How many times longer than the law a batch of this shape takes."""
         cell = self._cells.get((longest.bit_length(), texts.bit_length()))
-        return self.law_s(longest * texts) * (self._all.value if cell is None else cell.value)
+        return self._all.value if cell is None else cell.value
 
     def learn(self, run: Run) -> None:
         """Correct the table by a run that has ended."""

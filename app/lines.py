@@ -62,6 +62,20 @@ class Lines(Generic[ItemT, ResultT]):
             known = self._work_s[tokens] = self._forecast.law_s(texts * tokens) / texts
         return known
 
+    def own_s(self, items: Sequence[ItemT]) -> float:
+        """Predicted seconds of running these, the fewer where the forecast contradicts itself.
+
+        What seems too slow for its deadline is refused and so never run, and a shape that is
+        never run keeps the ratio of the machine's worst hour. What seems too fast is stopped by
+        its deadline, and teaches.
+        """
+        seconds = 0.0
+        for item in items:
+            texts = min(len(items), max(1, self._max_batch_tokens // item.tokens))
+            ratio = self._forecast.ratio(item.tokens, texts)
+            seconds += self.work_s(item.tokens) * min(ratio, self._forecast.drift)
+        return seconds
+
     def join(
         self, request: Request[ItemT, ResultT], items: Sequence[ItemT], *, deadline: float
     ) -> int:

@@ -9,29 +9,18 @@ the event loop's thread, so there are no locks.
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import perf_counter
 from typing import Generic
 
-from app.admission import ANY_TIME, Admission, Limits, Terms
+from app.admission import ANY_TIME, Admission, BulkFrom, Limits, Terms
 from app.errors import DeadlineExceededError, LightMBERTError, NotReadyError
 from app.forecast import Forecast, Run
 from app.lines import INTERACTIVE_TARGET_S, Lines
 from app.metrics import PRIORITIES, DropReason, Metrics, Priority
 from app.seats import Batch, ItemT, Request, ResultT, Seat
 
-__all__ = ["Batch", "BulkFrom", "ItemT", "ResultT", "Scheduler"]
-
-
-@dataclass(frozen=True, slots=True)
-class BulkFrom:
-    """The size from which a request is bulk, unless its caller says what it is."""
-
-    texts: int = 32
-    tokens: int = 4_096
-
-    def priority(self, *, texts: int, tokens: int = 0) -> Priority:
-        return "bulk" if texts >= self.texts or tokens >= self.tokens else "interactive"
+__all__ = ["Batch", "ItemT", "ResultT", "Scheduler"]
 
 
 class Scheduler(Generic[ItemT, ResultT]):
@@ -98,7 +87,7 @@ class Scheduler(Generic[ItemT, ResultT]):
             NotReadyError: the scheduler is closed.
             OverloadedError: see `submit`; or so many bytes have no room.
         """
-        priority = terms.priority or self._bulk_from.priority(texts=texts)
+        priority = terms.priority or self._bulk_from.priority(texts=texts, tokens=0)
         self.check(replace(terms, priority=priority))
         return self._admission.hold(priority, size, wait_s=self._wait_s(priority))
 
@@ -121,7 +110,7 @@ class Scheduler(Generic[ItemT, ResultT]):
         """
         now, tokens = self._clock(), sum(item.tokens for item in items)
         priority = terms.priority or self._bulk_from.priority(texts=len(items), tokens=tokens)
-        self._admit(items, priority, terms)
+        self._admit(items, priority, terms, tokens=tokens)
         loop = asyncio.get_running_loop()
         request: Request[ItemT, ResultT] = Request(
             loop.create_future(), priority, now, [None] * len(items), len(items)
@@ -198,15 +187,17 @@ class Scheduler(Generic[ItemT, ResultT]):
         """Return when nothing is queued and nothing runs."""
         await self._idle.wait()
 
-    def _admit(self, items: Sequence[ItemT], priority: Priority, terms: Terms) -> None:
+    def _admit(
+        self, items: Sequence[ItemT], priority: Priority, terms: Terms, *, tokens: int
+    ) -> None:
         if self._closed is not None:
             raise NotReadyError(self._closed)
-        self._admission.check_tokens(
-            sum(item.tokens for item in items), self._lines.waiting[priority]
-        )
+        self._admission.check_tokens(tokens, self._lines.waiting[priority])
+        if self._idle.is_set():
+            return  # whatever the forecast says: it is by running that it is corrected
         own_s = 0.0
         if terms.timeout_s is not None:  # to be answered by then, rather than begun
-            own_s = sum(self._lines.work_s(item.tokens) for item in items)
+            own_s = self._lines.own_s(items)
         wait_s = self._wait_s(priority, own_s=own_s)
         self._admission.check_wait(wait_s, terms.limit_s(priority))
 

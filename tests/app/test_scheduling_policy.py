@@ -10,6 +10,7 @@ from simulation import CPU, GPU, Fifo, Machine, Policy, Sealed, Text, ours, run,
 
 from app.admission import Terms
 from app.errors import DeadlineExceededError, InferenceError, OverloadedError
+from app.forecast import Run
 from app.scheduler import Scheduler
 
 
@@ -251,6 +252,50 @@ def test_a_wait_beyond_the_limit_is_refused_at_once_with_the_excess() -> None:
             scheduler.submit([Text("more", 100)], Terms(timeout_s=0.554))
         scheduler.submit([Text("more", 100)], Terms(timeout_s=0.556))
         scheduler.check(Terms(max_wait_s=0.1))  # it might be bulk, and there is none of that
+
+    simulate(scenario())
+
+
+def slowed(scheduler: Scheduler[Text, str], longest: int, texts: int, times: float) -> None:
+    """Let the forecast see runs of this shape that take so many times what the law says."""
+    for _ in range(60):
+        law_s = scheduler._forecast.law_s(longest * texts)
+        scheduler._forecast.learn(Run(longest, texts, times * law_s))
+
+
+def test_an_idle_service_lets_in_what_it_predicts_to_be_late_and_learns() -> None:
+    async def scenario() -> None:
+        scheduler = ours(CPU)
+        slowed(scheduler, 32, 16, times=10.0)  # another program had the processor then
+        texts, terms = [Text(f"text{index}", 32) for index in range(20)], Terms(timeout_s=0.1)
+        drift = scheduler._forecast.drift
+        answer = scheduler.submit(texts, terms)
+        with pytest.raises(OverloadedError):  # now something waits
+            scheduler.submit(texts, terms)
+        runner = asyncio.create_task(run(scheduler, CPU))
+        await answer
+        assert scheduler._forecast.drift < drift
+        runner.cancel()
+
+    simulate(scenario())
+
+
+@pytest.mark.parametrize(
+    ("own_ratio", "newest_ratio"), [(1.0, 4.0), (4.0, 1.0)], ids=["others dear", "once dear"]
+)
+def test_the_lower_of_two_ratios_counts_for_what_a_request_takes_itself(
+    own_ratio: float, newest_ratio: float
+) -> None:
+    async def scenario() -> None:
+        scheduler = ours(CPU)
+        slowed(scheduler, 16, 16, times=own_ratio)
+        slowed(scheduler, 512, 2, times=newest_ratio)  # which the ratio of all runs follows
+        scheduler.submit([Text("running", 1)])
+        await scheduler.take()
+        texts = [Text(f"text{index}", 16) for index in range(16)]  # 13 ms by the law
+        with pytest.raises(OverloadedError):
+            scheduler.submit(texts, Terms(timeout_s=0.013))
+        scheduler.submit(texts, Terms(timeout_s=0.02))
 
     simulate(scenario())
 

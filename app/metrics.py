@@ -86,7 +86,8 @@ class Metrics:
     def _create_work_metrics(self) -> None:
         self.stage_duration_seconds = Histogram(
             "lightmbert_stage_duration_seconds",
-            "Seconds per stage: tokenize, queue and serialize once per request, run once per batch.",
+            "Seconds per stage: tokenize, queue and serialize once per request, run once per batch. "
+            "The queue ends when the last text begins to run: 0 where all were running already.",
             ("stage",),
             buckets=SECONDS,
             registry=self.registry,

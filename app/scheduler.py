@@ -122,6 +122,8 @@ class Scheduler(Generic[ItemT, ResultT]):
         request.answer.add_done_callback(lambda _: self._leave(request))
         self._requests.add(request)
         self._metrics.shared_texts.inc(self._lines.join(request, items, deadline=deadline))
+        if not request.unstarted:
+            self._observe_wait(request, now)
         self._show_queue()
         self._arrival.set()
         return request.answer
@@ -226,9 +228,13 @@ class Scheduler(Generic[ItemT, ResultT]):
         """Of each request of which the last item is about to run."""
         for seat in batch.seats:
             for request, _ in seat.callers:
-                if not request.unstarted and request.arrived_at is not None:
-                    self._waits.observe(batch.taken_at - request.arrived_at)
-                    request.arrived_at = None
+                if not request.unstarted:
+                    self._observe_wait(request, batch.taken_at)
+
+    def _observe_wait(self, request: Request[ItemT, ResultT], until: float) -> None:
+        if request.arrived_at is not None:
+            self._waits.observe(until - request.arrived_at)
+            request.arrived_at = None
 
     def _expire(self, request: Request[ItemT, ResultT], terms: Terms) -> None:
         assert terms.timeout_s is not None, "only such a request expires"

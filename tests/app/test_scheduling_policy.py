@@ -342,6 +342,24 @@ def test_the_same_text_runs_once_and_answers_all_who_stay() -> None:
     simulate(scenario())
 
 
+def test_a_request_whose_texts_all_run_already_has_waited_for_no_time() -> None:
+    async def scenario() -> None:
+        scheduler = ours(CPU, identity=same)
+        sample = scheduler._metrics.registry.get_sample_value
+        name, stage = "lightmbert_stage_duration_seconds", {"stage": "queue"}
+        scheduler.submit([Text("same", 10), Text("other", 10)])
+        await asyncio.sleep(0.25)
+        batch = await scheduler.take()
+        assert (sample(f"{name}_count", stage), sample(f"{name}_sum", stage)) == (1, 0.25)
+        answer = scheduler.submit([Text("same", 10)])
+        assert (sample(f"{name}_count", stage), sample(f"{name}_sum", stage)) == (2, 0.25)
+        scheduler.finish(batch, ["SAME", "OTHER"])
+        assert answer.result() == ["SAME"]
+        assert sample(f"{name}_count", stage) == 2
+
+    simulate(scenario())
+
+
 def test_a_text_of_a_large_call_goes_ahead_when_a_query_asks_for_it() -> None:
     async def scenario() -> Sequence[str]:
         scheduler = ours(CPU, max_batch_tokens=100, identity=same)

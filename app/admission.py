@@ -6,13 +6,16 @@ Each class has bounds of its own, so that bulk requests cannot shut single queri
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from app.errors import OverloadedError, TooManyTokensError
 from app.fairness import WEIGHTS
 from app.forecast import Forecast
 from app.metrics import PRIORITIES, Priority
+
+_LEAST_RETRY_S = 0.1
+"""Texts that fill the room may all be with the tokenizer, of which no wait is predicted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,12 @@ class BulkFrom:
 
     def priority(self, *, texts: int, tokens: int) -> Priority:
         return "bulk" if texts >= self.texts or tokens >= self.tokens else "interactive"
+
+    def classed(self, terms: Terms, *, texts: int, tokens: int) -> Terms:
+        """The terms with the class of a request of this size, unless its caller named one."""
+        if terms.priority is not None:
+            return terms
+        return replace(terms, priority=self.priority(texts=texts, tokens=tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +155,7 @@ class Admission:
         if held and held + size > limit:
             raise OverloadedError(
                 f"texts of {held} of {limit} bytes are waiting; there is no room for {size} more",
-                retry_after_s=wait_s,
+                retry_after_s=max(wait_s, _LEAST_RETRY_S),
             )
         self._held_bytes[priority] += size
         try:

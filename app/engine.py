@@ -180,7 +180,7 @@ class Engine:
             logger.error("not drained", extra={"timeout_s": timeout_s})
         self._scheduler.abort(stopping)
         await self._runners.stop()
-        self._forward.stop()
+        self._forward.stop(stopping)
 
     async def embed(
         self,

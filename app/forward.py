@@ -2,16 +2,16 @@
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
 from app.admission import Terms
 from app.cache import Cache, Known
-from app.errors import DeadlineExceededError, TextTooLongError
-from app.metrics import Metrics
+from app.errors import DeadlineExceededError, NotReadyError, TextTooLongError
+from app.metrics import PRIORITIES, Metrics
 from app.runtime.tokenizer import Encoded, Text, Tokenizer
 from app.scheduler import Scheduler
 from app.student import Row
@@ -20,8 +20,14 @@ from app.texts import characters_in
 _QUICK_CHARACTERS = 2_000
 """Tokenized where they are: handing so little to a thread takes longer than the work."""
 
+_QUICK_TEXTS = 32
+"""A text costs something however short it is."""
+
 _PART_TEXTS = 128
-"""Handed to the tokenizer's thread at a time: other callers wait for a part, not for thousands."""
+"""Handed to a tokenizer's thread at a time: other callers wait for a part, not for thousands."""
+
+_CHARACTERS_PER_TOKEN = 2
+"""Most scripts have more. A class is chosen by this before tokenizing, and kept."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,11 @@ class Forward:
         self._tokenizer = tokenizer
         self._cache = cache
         self._metrics = metrics
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lightmbert-tokenizer")
+        self._threads = {
+            each: ThreadPoolExecutor(1, thread_name_prefix=f"lightmbert-tokenizer-{each}")
+            for each in PRIORITIES
+        }
+        self._stopped: str | None = None
 
     async def __call__(self, texts: Sequence[Text], *, truncate: bool, terms: Terms) -> Forwarded:
         """Raises: InputError, OverloadedError, DeadlineExceededError, NotReadyError, InferenceError."""
@@ -65,24 +75,21 @@ class Forward:
         missing = [index for index, known in enumerate(found) if known is None]
         if missing:
             wanted = [texts[index] for index in missing]
-            with self._scheduler.hold(len(texts), _bytes(wanted), terms):
-                encoded = await self._tokenize(wanted, missing, truncate=truncate)
-                rows = await self._rows(encoded, terms, began_at)
+            terms = self._classed(wanted, terms)
+            with self._scheduler.hold(_bytes(wanted), terms):
+                encoded = await self._tokenize(wanted, missing, terms, truncate=truncate)
+                spent_s = perf_counter() - began_at
+                rows = await self._scheduler.submit(encoded, terms, spent_s=spent_s)
             for index, each, row in zip(missing, encoded, rows, strict=True):
                 found[index] = known = Known(row, each.tokens, each.truncated)
                 self._cache.put(texts[index], known, truncate=truncate)
         return self._forwarded([known for known in found if known is not None])
 
-    async def _rows(self, encoded: list[Encoded], terms: Terms, began_at: float) -> list[Row]:
-        """What the model says, within what tokenizing has left of the caller's time."""
-        try:
-            return await self._scheduler.submit(encoded, _what_is_left(terms, began_at))
-        except DeadlineExceededError:
-            assert terms.timeout_s is not None, "only such a request expires"
-            raise DeadlineExceededError(timeout_s=terms.timeout_s) from None  # all of its time
-
-    def stop(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+    def stop(self, reason: str) -> None:
+        """Tokenize nothing more in the threads; who needs that is told `reason`."""
+        self._stopped = reason
+        for thread in self._threads.values():
+            thread.shutdown(wait=False, cancel_futures=True)
 
     def _forwarded(self, known: Sequence[Known]) -> Forwarded:
         truncated = tuple(index for index, each in enumerate(known) if each.truncated)
@@ -90,37 +97,50 @@ class Forward:
         usage = Usage(len(known), sum(each.tokens for each in known), truncated)
         return Forwarded([each.row for each in known], usage)
 
+    def _classed(self, texts: Sequence[Text], terms: Terms) -> Terms:
+        """The terms with the one class that counts from here on, by what there is to run."""
+        most = self._tokenizer.max_tokens
+        tokens = sum(min(most, characters_in((each,)) // _CHARACTERS_PER_TOKEN) for each in texts)
+        return self._scheduler.bulk_from.classed(terms, texts=len(texts), tokens=tokens)
+
     async def _tokenize(
-        self, texts: Sequence[Text], places: Sequence[int], *, truncate: bool
+        self, texts: Sequence[Text], places: Sequence[int], terms: Terms, *, truncate: bool
     ) -> list[Encoded]:
         """`places` are where these texts stand in the request, for the error that names one."""
         started_at = perf_counter()
         encode = partial(self._tokenizer.encode, truncate=truncate)
         encoded: list[Encoded] = []
         try:
-            if characters_in(texts) <= _QUICK_CHARACTERS:
+            if len(texts) <= _QUICK_TEXTS and characters_in(texts) <= _QUICK_CHARACTERS:
                 encoded = encode(texts)
-            while len(encoded) < len(texts):
-                part = texts[len(encoded) : len(encoded) + _PART_TEXTS]
-                loop = asyncio.get_running_loop()
-                encoded += await loop.run_in_executor(self._thread, encode, part)
+            else:
+                async with asyncio.timeout(terms.timeout_s):
+                    while len(encoded) < len(texts):
+                        part = texts[len(encoded) : len(encoded) + _PART_TEXTS]
+                        encoded += await self._in_thread(partial(encode, part), terms)
         except TextTooLongError as error:
             raise error.moved(places[len(encoded) + error.index]) from None
+        except TimeoutError:
+            assert terms.timeout_s is not None, "only such a request expires"
+            raise DeadlineExceededError(timeout_s=terms.timeout_s) from None
         self._metrics.stage_seconds["tokenize"].observe(perf_counter() - started_at)
         return encoded
+
+    async def _in_thread(self, encode: Callable[[], list[Encoded]], terms: Terms) -> list[Encoded]:
+        """Each class has a thread of its own: a query does not wait for parts of large requests."""
+        assert terms.priority is not None, "chosen before tokenizing"
+        if self._stopped is not None:
+            raise NotReadyError(self._stopped)
+        thread, working = self._threads[terms.priority], asyncio.current_task()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, encode)
+        except asyncio.CancelledError:
+            if self._stopped is None or (working is not None and working.cancelling()):
+                raise
+            raise NotReadyError(self._stopped) from None  # the part was given up, not the caller
 
 
 def _bytes(texts: Sequence[Text]) -> int:
     """As they lie in memory, which takes no time to tell."""
     parts = (part for text in texts for part in ((text,) if isinstance(text, str) else text))
     return sum(map(sys.getsizeof, parts))
-
-
-def _what_is_left(terms: Terms, began_at: float) -> Terms:
-    """The terms after the time that tokenizing took."""
-    if terms.timeout_s is None:
-        return terms
-    left_s = terms.timeout_s - (perf_counter() - began_at)
-    if left_s <= 0:
-        raise DeadlineExceededError(timeout_s=terms.timeout_s)
-    return replace(terms, timeout_s=left_s)

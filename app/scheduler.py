@@ -9,7 +9,6 @@ the event loop's thread, so there are no locks.
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from time import perf_counter
 from typing import Generic
 
@@ -55,7 +54,7 @@ class Scheduler(Generic[ItemT, ResultT]):
         self._predicted_wait = {each: metrics.predicted_wait.labels(each) for each in PRIORITIES}
         self._forecast = forecast
         self._admission = Admission(limits, forecast, runners=runners)
-        self._bulk_from = bulk_from or BulkFrom()
+        self.bulk_from = bulk_from or BulkFrom()
         self._clock = clock
         self._lines = Lines[ItemT, ResultT](
             forecast, max_batch_tokens=max_batch_tokens, identity=identity
@@ -80,25 +79,26 @@ class Scheduler(Generic[ItemT, ResultT]):
         likeliest = min(classes, key=lambda each: self._wait_s(each) - terms.limit_s(each))
         self._admission.check_wait(self._wait_s(likeliest), terms.limit_s(likeliest))
 
-    def hold(self, texts: int, size: int, terms: Terms) -> AbstractContextManager[None]:
+    def hold(self, size: int, terms: Terms) -> AbstractContextManager[None]:
         """Check as `check` does, and count `size` bytes of texts as waiting while this is open.
 
         Raises:
             NotReadyError: the scheduler is closed.
             OverloadedError: see `submit`; or so many bytes have no room.
         """
-        priority = terms.priority or self._bulk_from.priority(texts=texts, tokens=0)
-        self.check(replace(terms, priority=priority))
-        return self._admission.hold(priority, size, wait_s=self._wait_s(priority))
+        assert terms.priority is not None, "bytes are counted by class, see BulkFrom.classed"
+        self.check(terms)
+        return self._admission.hold(terms.priority, size, wait_s=self._wait_s(terms.priority))
 
     def submit(
-        self, items: Sequence[ItemT], terms: Terms = ANY_TIME
+        self, items: Sequence[ItemT], terms: Terms = ANY_TIME, *, spent_s: float = 0.0
     ) -> asyncio.Future[list[ResultT]]:
         """Queue all of one caller's items or, by raising, none of them.
 
         Args:
             items: what to run.
             terms: when the caller wants its answer.
+            spent_s: how much of the caller's time, if it set one, has passed already.
 
         Returns:
             Their results in order. Cancel it to drop what has not run yet.
@@ -107,18 +107,23 @@ class Scheduler(Generic[ItemT, ResultT]):
             NotReadyError: the scheduler is closed.
             TooManyTokensError: not even an empty queue could hold them.
             OverloadedError: the queue is too full now, or the wait would be too long.
+            DeadlineExceededError: the caller's time is over.
         """
+        if self._closed is not None:
+            raise NotReadyError(self._closed)
         now, tokens = self._clock(), sum(item.tokens for item in items)
-        priority = terms.priority or self._bulk_from.priority(texts=len(items), tokens=tokens)
-        self._admit(items, priority, terms, tokens=tokens)
+        priority = terms.priority or self.bulk_from.priority(texts=len(items), tokens=tokens)
+        self._admission.check_tokens(tokens, self._lines.waiting[priority])
+        self._check_wait(items, priority, terms, spent_s=spent_s)
         loop = asyncio.get_running_loop()
         request: Request[ItemT, ResultT] = Request(
             loop.create_future(), priority, now, [None] * len(items), len(items)
         )
         deadline = now + INTERACTIVE_TARGET_S
         if terms.timeout_s is not None:
-            deadline = min(deadline, now + terms.timeout_s)
-            request.timer = loop.call_later(terms.timeout_s, self._expire, request, terms)
+            left_s = terms.timeout_s - spent_s
+            deadline = min(deadline, now + left_s)
+            request.timer = loop.call_later(left_s, self._expire, request, terms)
         request.answer.add_done_callback(lambda _: self._leave(request))
         self._requests.add(request)
         self._metrics.shared_texts.inc(self._lines.join(request, items, deadline=deadline))
@@ -189,18 +194,17 @@ class Scheduler(Generic[ItemT, ResultT]):
         """Return when nothing is queued and nothing runs."""
         await self._idle.wait()
 
-    def _admit(
-        self, items: Sequence[ItemT], priority: Priority, terms: Terms, *, tokens: int
+    def _check_wait(
+        self, items: Sequence[ItemT], priority: Priority, terms: Terms, *, spent_s: float
     ) -> None:
-        if self._closed is not None:
-            raise NotReadyError(self._closed)
-        self._admission.check_tokens(tokens, self._lines.waiting[priority])
+        if terms.timeout_s is not None and spent_s >= terms.timeout_s:
+            raise DeadlineExceededError(timeout_s=terms.timeout_s)
         if self._idle.is_set():
             return  # whatever the forecast says: it is by running that it is corrected
-        own_s = 0.0
-        if terms.timeout_s is not None:  # to be answered by then, rather than begun
-            own_s = self._lines.own_s(items)
-        wait_s = self._wait_s(priority, own_s=own_s)
+        if terms.timeout_s is None:
+            wait_s = self._wait_s(priority)
+        else:  # to be answered by then, rather than begun
+            wait_s = spent_s + self._wait_s(priority, own_s=self._lines.own_s(items))
         self._admission.check_wait(wait_s, terms.limit_s(priority))
 
     def _form(self) -> Batch[ItemT, ResultT] | None:

@@ -1,11 +1,13 @@
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from app.admission import Terms
 from app.engine import Engine
-from app.errors import TextTooLongError
+from app.errors import DeadlineExceededError, NotReadyError, TextTooLongError
 from app.metrics import Metrics
 from app.runtime.tokenizer import Encoded, Text, Tokenizer
 from app.settings import Settings
@@ -14,31 +16,48 @@ LONG = "hund" + " " * 3_000
 """Too much to be tokenized on the event loop, and three tokens."""
 
 
-class RecordingTokenizer(Tokenizer):
-    """Remembers how many texts it was given at a time."""
+class GatedTokenizer(Tokenizer):
+    """Remembers how many texts it was given at a time and where; many wait while it is closed."""
 
     sizes: list[int]
+    threads: list[str]
+    begun: threading.Event
+    gate: threading.Event
 
     def encode(self, texts: Sequence[Text], *, truncate: bool) -> list[Encoded]:
         self.sizes.append(len(texts))
+        self.threads.append(threading.current_thread().name)
+        if len(texts) > 32:
+            self.begun.set()
+            assert self.gate.wait(timeout=5)
         return super().encode(texts, truncate=truncate)
+
+    async def has_begun(self) -> None:
+        """Return once it has been given many texts."""
+        assert await asyncio.to_thread(self.begun.wait, timeout=5)
 
 
 @pytest.fixture
 async def engine(toy_model_dir: Path) -> AsyncIterator[Engine]:
     engine = Engine.load(Settings(model_dir=toy_model_dir), Metrics())
-    engine._tokenizer.__class__ = RecordingTokenizer
-    engine._tokenizer.sizes = []
+    tokenizer = engine._tokenizer
+    tokenizer.__class__ = GatedTokenizer
+    tokenizer.sizes, tokenizer.threads = [], []
+    tokenizer.begun, tokenizer.gate = threading.Event(), threading.Event()
+    tokenizer.gate.set()
     await engine.start()
-    yield engine
-    await engine.stop()
+    async with asyncio.timeout(10):  # a hang is a failure, not a wait
+        yield engine
+        tokenizer.gate.set()
+        await engine.stop()
 
 
 async def test_a_text_waits_for_a_part_of_a_large_request_and_not_for_all_of_it(
     engine: Engine,
 ) -> None:
+    texts = ["hund katt tax"] * 299 + ["katt"]
     large, single = await asyncio.gather(
-        engine.embed(["hund katt tax"] * 299 + ["katt"]), engine.embed([LONG])
+        engine.embed(texts, terms=Terms("interactive")), engine.embed([LONG])
     )
     assert engine._tokenizer.sizes == [128, 1, 128, 44]
     assert large.usage.texts == 300
@@ -50,3 +69,45 @@ async def test_a_text_that_is_too_long_is_named_by_its_place_in_the_request(engi
     texts = ["hund katt tax"] * 200 + ["hund " * 9] + ["katt"] * 99
     with pytest.raises(TextTooLongError, match=r"texts\[200\] has 11 tokens"):
         await engine.embed(texts)
+
+
+async def test_a_query_waits_for_no_part_of_a_bulk_request(engine: Engine) -> None:
+    engine._tokenizer.gate.clear()
+    large = asyncio.create_task(engine.embed(["hund katt tax"] * 300))
+    await engine._tokenizer.has_begun()
+    assert (await engine.embed([LONG])).usage.tokens == 3
+    assert not large.done()
+    engine._tokenizer.gate.set()
+    assert (await large).usage.texts == 300
+
+
+@pytest.mark.parametrize(("texts", "here"), [(32, True), (33, False)])
+async def test_few_short_texts_are_tokenized_where_they_are(
+    engine: Engine, texts: int, here: bool
+) -> None:
+    await engine.embed(["hund"] * texts)
+    assert engine._tokenizer.sizes == [texts]
+    assert (engine._tokenizer.threads == [threading.current_thread().name]) == here
+
+
+async def test_a_deadline_passes_while_texts_are_tokenized(engine: Engine) -> None:
+    engine._tokenizer.gate.clear()
+    with pytest.raises(DeadlineExceededError, match="within the 50 ms that you set"):
+        await engine.embed(["hund"] * 300, terms=Terms(timeout_s=0.05))
+    assert engine._tokenizer.sizes == [128]
+
+
+async def test_whoever_waits_for_the_tokenizer_is_told_of_the_end(engine: Engine) -> None:
+    engine._tokenizer.gate.clear()
+    waiting = [asyncio.create_task(engine.embed(["hund"] * 300)) for _ in range(3)]
+    await engine._tokenizer.has_begun()
+    waiting[2].cancel()  # who leaves is told nothing
+    await engine.stop(timeout_s=0)
+    engine._tokenizer.gate.set()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(each) for each in outcomes] == [
+        *(NotReadyError, NotReadyError),
+        asyncio.CancelledError,
+    ]
+    assert str(outcomes[0]) == str(outcomes[1]) == "the service is shutting down"
+    assert engine._tokenizer.sizes == [128]

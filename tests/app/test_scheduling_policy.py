@@ -235,6 +235,27 @@ def test_a_deadline_that_passes_is_an_error_and_its_texts_are_not_run() -> None:
     simulate(scenario())
 
 
+def test_time_spent_before_counts_and_the_callers_own_deadline_is_named() -> None:
+    async def scenario() -> None:
+        scheduler = ours(CPU)
+        scheduler.submit([Text("running", 100)])
+        await scheduler.take()
+        terms = Terms(timeout_s=0.2)
+        late = scheduler.submit([Text("late", 10)], terms, spent_s=0.15)
+        await asyncio.sleep(0.06)
+        with pytest.raises(DeadlineExceededError, match="within the 200 ms"):
+            late.result()
+        with pytest.raises(DeadlineExceededError, match="within the 200 ms"):
+            scheduler.submit([Text("over", 10)], terms, spent_s=0.2)
+        waiting = [Text(f"text{index}", 100) for index in range(20)]  # 5.1 ms each
+        scheduler.submit(waiting, Terms("interactive"))
+        scheduler.submit([Text("more", 10)], terms)
+        with pytest.raises(OverloadedError, match=r"wait for 0\.25\d s; the limit is 0\.2 s"):
+            scheduler.submit([Text("more", 10)], terms, spent_s=0.15)
+
+    simulate(scenario())
+
+
 def test_a_wait_beyond_the_limit_is_refused_at_once_with_the_excess() -> None:
     async def scenario() -> None:
         scheduler = ours(CPU, max_batch_tokens=100)

@@ -91,9 +91,27 @@ async def test_texts_that_wait_are_bounded_in_bytes(toy_model_dir: Path) -> None
         assert (
             "of 100 bytes are waiting; there is no room for" in refused.json()["error"]["message"]
         )
+        assert int(refused.headers["retry-after-ms"]) >= 100
         engine.session.gate.release(2)
         assert (await running).status_code == 200
         assert (await http.embed("katt")).status_code == 200
+
+
+async def test_a_request_has_one_class_from_its_first_check_to_its_answer(
+    toy_model_dir: Path,
+) -> None:
+    long = "hund" + " " * 3_000  # three tokens; by its characters it might be many
+    async with gated(toy_model_dir, bulk_texts=10, bulk_tokens=50) as (http, engine):
+        for texts in (["hund"] * 9, [long] * 9, ["hund"] * 10):
+            waiting = asyncio.create_task(http.embed(texts))
+            await engine.has_begun()
+            scheduler = engine._scheduler
+            [request] = scheduler._requests
+            held = {each for each, size in scheduler._admission._held_bytes.items() if size}
+            assert request.priority == ("interactive" if texts == ["hund"] * 9 else "bulk")
+            assert held == {request.priority}
+            engine.session.gate.release()
+            assert (await waiting).status_code == 200
 
 
 async def test_a_text_asked_again_is_not_run_again(toy_model_dir: Path) -> None:

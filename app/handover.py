@@ -4,6 +4,8 @@ Down go connections, each a byte with the connection itself attached; up go byte
 the worker fares. The end of the line tells either that the other is gone, however it died.
 """
 
+import errno
+import os
 import socket
 
 READY = b"+"
@@ -31,9 +33,14 @@ def take_over(line: socket.socket) -> socket.socket | None:
 
     Raises:
         BlockingIOError: there is none yet.
+        OSError: one came and is lost, as this process has too many files open.
     """
     try:
-        _, descriptors, _, _ = socket.recv_fds(line, 1, 1)
+        data, descriptors, _, _ = socket.recv_fds(line, 1, 1)
     except ConnectionResetError:
         return None
-    return socket.socket(fileno=descriptors[0]) if descriptors else None
+    if not data:
+        return None
+    if not descriptors:  # the system hands over the byte all the same
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    return socket.socket(fileno=descriptors[0])

@@ -5,6 +5,7 @@ drains and ends too, so that none outlives its supervisor.
 """
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
@@ -22,14 +23,14 @@ from app.runtime.cpus import take_share
 from app.server import Server
 from app.settings import Settings, load_settings
 
+logger = logging.getLogger(__name__)
+
 
 class WorkerServer(Server):
     """Serves the connections that come down the line."""
 
     def __init__(self, app: FastAPI, settings: Settings, line: socket.socket) -> None:
         super().__init__(app, settings)
-        self.orphaned = False
-        """Whether the supervisor ended first."""
         self._line = line
         self._unsaid = bytearray()
         self._told_ready = False
@@ -61,9 +62,12 @@ class WorkerServer(Server):
             connection = take_over(self._line)
         except BlockingIOError:
             return
+        except OSError as error:
+            logger.error("a connection is lost", extra={"reason": str(error)})
+            self.ended()
+            return
         if connection is None:
             asyncio.get_running_loop().remove_reader(self._line)
-            self.orphaned = True
             self.service.leaving.set()
             return
         self._adopt(connection)
@@ -98,8 +102,15 @@ class _Reporting(HttpToolsProtocol):
         self._ended()
 
 
-def work(index: int, of: int, line: socket.socket) -> int:
-    """Be worker `index` of `of`; the exit status, as of `serve`."""
+def work(index: int, of: int, line: socket.socket, *, supervisor: int) -> int:
+    """Be worker `index` of `of`; the exit status, as of `serve`.
+
+    Args:
+        index: from 0.
+        of: as many as there are.
+        line: to the supervisor.
+        supervisor: its process id.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the supervisor leads
     take_share(index, of)
     shared_metrics.join(index)
@@ -107,11 +118,12 @@ def work(index: int, of: int, line: socket.socket) -> int:
     logs.configure(settings.log_level, worker=index)
     server = WorkerServer(create_app(settings), settings, line)
     status = server.serve_on()
-    if server.orphaned:  # nobody else is left to clean up
+    if os.getppid() != supervisor:  # it is gone, and nobody else is left to clean up
         shutil.rmtree(os.environ[shared_metrics.FOLDER], ignore_errors=True)
     return status
 
 
 if __name__ == "__main__":
-    _index, _of, _descriptor = map(int, sys.argv[1:])
-    raise SystemExit(work(_index, _of, socket.socket(fileno=_descriptor)))
+    _index, _of, _descriptor, _supervisor = map(int, sys.argv[1:])
+    _line = socket.socket(fileno=_descriptor)
+    raise SystemExit(work(_index, _of, _line, supervisor=_supervisor))

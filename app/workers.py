@@ -122,7 +122,7 @@ class Supervisor:
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "app.worker"),
-                *map(str, (index, self._settings.workers, theirs.fileno())),
+                *map(str, (index, self._settings.workers, theirs.fileno(), os.getpid())),
                 env={**os.environ, **self._environment()},
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # or a terminal would signal it too

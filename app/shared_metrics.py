@@ -21,14 +21,19 @@ from prometheus_client.values import MultiProcessValue
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client itself is told where the files are."""
 
+_joined: Path | None = None
+"""The folder this process shares, if it does. The variable alone may be another program's."""
+
 _LARGEST = ("process_start_time_seconds", "process_max_fds")
 
 
 def join(index: int) -> None:
     """Make this process worker `index` of those that share `FOLDER`, before any metric is made."""
+    global _joined  # as `ValueClass` is: there is one per process
     own = MultiProcessValue(lambda: index)  # type: ignore[no-untyped-call]  # prometheus_client has no types here
     prometheus_client.values.ValueClass = own
-    _pid_file(_folder(), index).write_text(str(os.getpid()), encoding="ascii")
+    _joined = Path(os.environ[FOLDER])
+    _pid_file(_joined, index).write_text(str(os.getpid()), encoding="ascii")
 
 
 def leave(folder: Path, index: int) -> None:
@@ -39,11 +44,11 @@ def leave(folder: Path, index: int) -> None:
 
 def registry_of_all() -> CollectorRegistry | None:
     """What all workers have counted; None in a process that is not one of several."""
-    if FOLDER not in os.environ:
+    if _joined is None:
         return None
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, os.environ[FOLDER])  # type: ignore[no-untyped-call]  # as above
-    registry.register(_Processes(_folder()))
+    MultiProcessCollector(registry, str(_joined))  # type: ignore[no-untyped-call]  # as above
+    registry.register(_Processes(_joined))
     return registry
 
 
@@ -85,10 +90,6 @@ def _living(folder: Path) -> Iterator[str]:
     for each in folder.glob("worker_*.pid"):
         with suppress(FileNotFoundError):  # it has just died
             yield each.read_text(encoding="ascii")
-
-
-def _folder() -> Path:
-    return Path(os.environ[FOLDER])
 
 
 def _pid_file(folder: Path, index: int) -> Path:

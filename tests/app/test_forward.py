@@ -2,6 +2,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from time import perf_counter
 
 import pytest
 
@@ -11,6 +12,7 @@ from app.errors import DeadlineExceededError, NotReadyError, TextTooLongError
 from app.metrics import Metrics
 from app.runtime.tokenizer import Encoded, Text, Tokenizer
 from app.settings import Settings
+from app.student import Row
 
 LONG = "hund" + " " * 3_000
 """Too much to be tokenized on the event loop, and three tokens."""
@@ -97,17 +99,46 @@ async def test_a_deadline_passes_while_texts_are_tokenized(engine: Engine) -> No
     assert engine._tokenizer.sizes == [128]
 
 
+async def test_time_with_the_tokenizer_is_the_callers(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit, spent = engine._scheduler.submit, list[float]()
+
+    def recording(
+        items: list[Encoded], terms: Terms, *, spent_s: float = 0.0
+    ) -> "asyncio.Future[list[Row]]":
+        spent.append(spent_s)
+        return submit(items, terms, spent_s=spent_s)
+
+    monkeypatch.setattr(engine._scheduler, "submit", recording)
+    engine._tokenizer.gate.clear()
+    asking = asyncio.create_task(engine.embed(["hund"] * 40, terms=Terms(timeout_s=5.0)))
+    await engine._tokenizer.has_begun()
+    begun_at = perf_counter()
+    await asyncio.to_thread(lambda: None)
+    held_s = perf_counter() - begun_at
+    engine._tokenizer.gate.set()
+    await asking
+    assert 0 < held_s < spent[0] < 5
+
+
 async def test_whoever_waits_for_the_tokenizer_is_told_of_the_end(engine: Engine) -> None:
     engine._tokenizer.gate.clear()
-    waiting = [asyncio.create_task(engine.embed(["hund"] * 300)) for _ in range(3)]
+    waiting = [asyncio.create_task(engine.embed(["hund"] * 300)) for _ in range(2)]
     await engine._tokenizer.has_begun()
-    waiting[2].cancel()  # who leaves is told nothing
     await engine.stop(timeout_s=0)
     engine._tokenizer.gate.set()
-    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-    assert [type(each) for each in outcomes] == [
-        *(NotReadyError, NotReadyError),
-        asyncio.CancelledError,
-    ]
-    assert str(outcomes[0]) == str(outcomes[1]) == "the service is shutting down"
+    for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+        assert isinstance(outcome, NotReadyError)
+        assert str(outcome) == "the service is shutting down"
     assert engine._tokenizer.sizes == [128]
+
+
+async def test_whoever_leaves_after_the_end_has_left(engine: Engine) -> None:
+    engine._tokenizer.gate.clear()
+    leaving = asyncio.create_task(engine.embed(["hund"] * 300))
+    await engine._tokenizer.has_begun()
+    await engine.stop(timeout_s=0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving

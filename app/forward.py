@@ -99,9 +99,10 @@ class Forward:
 
     def _classed(self, texts: Sequence[Text], terms: Terms) -> Terms:
         """The terms with the one class that counts from here on, by what there is to run."""
-        most = self._tokenizer.max_tokens
-        tokens = sum(min(most, characters_in((each,)) // _CHARACTERS_PER_TOKEN) for each in texts)
-        return self._scheduler.bulk_from.classed(terms, texts=len(texts), tokens=tokens)
+        bulk_from, most = self._scheduler.bulk_from, self._tokenizer.max_tokens
+        counted = texts[: bulk_from.texts]  # more of them are bulk, whatever they hold
+        tokens = sum(min(most, characters_in((each,)) // _CHARACTERS_PER_TOKEN) for each in counted)
+        return bulk_from.classed(terms, texts=len(texts), tokens=tokens)
 
     async def _tokenize(
         self, texts: Sequence[Text], places: Sequence[int], terms: Terms, *, truncate: bool

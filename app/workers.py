@@ -13,7 +13,7 @@ import socket
 import sys
 import tempfile
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
 
@@ -30,6 +30,10 @@ DEATHS_WITHIN_S = 60.0
 _PATIENCE_S = 5.0
 """Beyond the time to drain in, before a worker that was told to end is killed."""
 _RETRY_S = 0.01
+_SHORTAGE_S = 0.1
+"""Before the next try to accept, when there are too many open files."""
+_RESTART_S = 5.0
+"""Before the next try to start a worker, when the system has no process or file to spare."""
 
 
 def supervise(settings: Settings, listening: socket.socket) -> int:
@@ -86,11 +90,14 @@ class Supervisor:
         self._folder = folder
         self._workers: dict[int, Worker] = {}
         self._deaths: deque[float] = deque(maxlen=MAX_DEATHS)
+        self._stillborn: set[int] = set()
+        self._served = False
         self._held: socket.socket | None = None
-        self._stopping = False
+        self._short = False
+        self._stopping = asyncio.Event()
+        self._signalled = False
         self._forced = False
         self._failed = False
-        self._served = False
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -102,24 +109,38 @@ class Supervisor:
             for index in range(self._settings.workers):
                 group.create_task(self._keep(index))
         self._close()
-        return 1 if self._failed and not self._forced else 0
+        return 1 if self._failed else 0
 
     async def _keep(self, index: int) -> None:
         """One worker after another under this number, until the service stops."""
-        while not self._stopping:
-            worker = await self._start(index)
-            if self._stopping:  # meanwhile
-                worker.signal(signal.SIGTERM)
-            status = await worker.process.wait()
-            self._bury(worker)
-            if not self._stopping:
-                self._count_death(worker, status)
-            elif status not in (0, -signal.SIGTERM):
-                self._failed = True
+        while not self._stopping.is_set():
+            try:
+                worker = await self._start(index)
+            except OSError as error:  # no process, memory or open file is to be had
+                logger.error("a worker cannot start", extra={"worker": index, "reason": str(error)})
+                self._count_death(index)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), _RESTART_S)
+            else:
+                await self._watch(worker)
+
+    async def _watch(self, worker: Worker) -> None:
+        """Until its end, and say what that means."""
+        if self._stopping.is_set():  # meanwhile
+            worker.signal(signal.SIGTERM)
+        status = await worker.process.wait()
+        self._bury(worker)
+        if not self._stopping.is_set():
+            logger.error("a worker ended", extra={"worker": worker.index, "status": status})
+            self._served |= worker.was_ready
+            self._count_death(worker.index)
+        elif status not in (0, -signal.SIGTERM) and not self._forced:
+            self._failed = True
 
     async def _start(self, index: int) -> Worker:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with ExitStack() as if_it_fails, theirs:
+            if_it_fails.enter_context(ours)
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "app.worker"),
                 *map(str, (index, self._settings.workers, theirs.fileno(), os.getpid())),
@@ -127,6 +148,7 @@ class Supervisor:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # or a terminal would signal it too
             )
+            if_it_fails.pop_all()
         ours.setblocking(False)
         worker = self._workers[index] = Worker(index, process, ours)
         asyncio.get_running_loop().add_reader(ours, self._hear, worker)
@@ -140,7 +162,7 @@ class Supervisor:
 
     def _hear(self, worker: Worker) -> None:
         worker.listen()
-        if self._stopping and not self._takers:
+        if self._stopping.is_set() and not self._takers:
             self._make_last_call(worker)
 
     def _bury(self, worker: Worker) -> None:
@@ -149,13 +171,15 @@ class Supervisor:
         worker.line.close()
         shared_metrics.leave(self._folder, worker.index)
 
-    def _count_death(self, worker: Worker, status: int) -> None:
-        """Decide whether a worker that ended by itself is replaced."""
-        logger.error("a worker ended", extra={"worker": worker.index, "status": status})
+    def _count_death(self, index: int) -> None:
+        """Decide whether a worker that ended by itself, or could not start, is replaced."""
+        if self._stopping.is_set():
+            return
         self._deaths.append(monotonic())
-        self._served |= worker.was_ready or any(each.was_ready for each in self._workers.values())
+        self._stillborn.add(index)
+        self._served |= any(each.was_ready for each in self._workers.values())
         many = len(self._deaths) == MAX_DEATHS
-        if not self._served:
+        if not self._served and len(self._stillborn) == self._settings.workers:
             self._give_up("no worker could start")
         elif many and self._deaths[-1] - self._deaths[0] < DEATHS_WITHIN_S:
             self._give_up(f"{MAX_DEATHS} workers ended within {DEATHS_WITHIN_S} s")
@@ -166,14 +190,15 @@ class Supervisor:
         self._stop()
 
     def _told_to_stop(self) -> None:
-        if self._stopping:
+        if self._signalled:
             self._forced = True
             self._signal_all(signal.SIGKILL)
-        else:
+        elif not self._stopping.is_set():
             self._stop()
+        self._signalled = True
 
     def _stop(self) -> None:
-        self._stopping = True
+        self._stopping.set()
         self._signal_all(signal.SIGTERM)
         time_s = self._settings.drain_delay_s + self._settings.drain_timeout_s + _PATIENCE_S
         asyncio.get_running_loop().call_later(time_s, self._signal_all, signal.SIGKILL)
@@ -186,15 +211,24 @@ class Supervisor:
         """Hand one connection to one worker, or come back to it when somebody can take it."""
         try:
             connection = self._held or self._listening.accept()[0]
-        except BlockingIOError:
+        except (BlockingIOError, ConnectionError):  # nobody calls, or no longer
             return
-        except OSError as error:  # the caller is gone already, or there are too many open files
-            logger.error("cannot accept", extra={"reason": str(error)})
-            self._pause()
+        except OSError as error:  # too many open files
+            self._tell_shortage(str(error))
+            self._pause(_SHORTAGE_S)
             return
+        self._tell_shortage(None)
         self._held = None if self._hand_over(connection, self._takers) else connection
         if self._held is not None:
-            self._pause()
+            self._pause(_RETRY_S)
+
+    def _tell_shortage(self, reason: str | None) -> None:
+        """Log when connections can no longer be accepted, and when they can again."""
+        if reason and not self._short:
+            logger.error("cannot accept", extra={"reason": reason})
+        elif self._short and not reason:
+            logger.info("accepts again")
+        self._short = reason is not None
 
     def _hand_over(self, connection: socket.socket, takers: list[Worker]) -> bool:
         ready = [worker for worker in takers if worker.ready]
@@ -221,10 +255,10 @@ class Supervisor:
                     hand_over(worker.line, connection)
         self._close()
 
-    def _pause(self) -> None:
+    def _pause(self, time_s: float) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._listening)
-        loop.call_later(_RETRY_S, self._resume)
+        loop.call_later(time_s, self._resume)
 
     def _resume(self) -> None:
         if self._listening.fileno() < 0:

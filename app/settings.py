@@ -105,7 +105,8 @@ class Settings(BaseSettings):
     the time while there are interactive ones, and all of it while there are none."""
 
     bulk_tokens: PositiveInt = 4_096
-    """A request with so many tokens is bulk too."""
+    """A request with so many tokens is bulk too; taken as two characters each, before they are
+    counted."""
 
     cache_bytes: Annotated[int, Field(ge=0)] = 0
     """Bytes for results of texts that may be asked again; 0 keeps none."""

@@ -12,6 +12,8 @@ READY = b"+"
 UNREADY = b"-"
 ENDED = b"."
 """One connection has ended."""
+ALIVE = b"*"
+"""Nothing else is new. Said every second, so that a worker that hangs is told from an idle one."""
 FULL = b"!"
 """No more connections: the worker is about to end."""
 

@@ -17,13 +17,16 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app import logs, shared_metrics
-from app.handover import ENDED, FULL, READY, UNREADY, take_over
+from app.handover import ALIVE, ENDED, FULL, READY, UNREADY, take_over
 from app.main import create_app
 from app.runtime.cpus import take_share
 from app.server import Server
 from app.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
+
+_TICKS_PER_S = 10
+"""uvicorn's."""
 
 
 class WorkerServer(Server):
@@ -46,7 +49,7 @@ class WorkerServer(Server):
         if self.service.ready != self._told_ready:
             self._told_ready = self.service.ready
             self._tell(READY if self._told_ready else UNREADY)
-        self._tell()
+        self._tell(ALIVE if counter % _TICKS_PER_S == 0 else b"")
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

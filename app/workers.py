@@ -2,7 +2,8 @@
 
 The supervisor accepts every connection and hands it to the ready worker that has the fewest, so
 that a few long-lived connections are shared out evenly, and none waits at a worker that is
-loading, hangs or is dead. Only when no worker is ready, any of them gets it, to say so.
+loading, dead, or silent for longer than `SILENT_S`. Only when no worker is ready, another gets
+it, to say so.
 """
 
 import asyncio
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 MAX_DEATHS = 5
 DEATHS_WITHIN_S = 60.0
 """More deaths in less time are no accident, and the service ends."""
+
+SILENT_S = 3.0
+"""A worker says something every second. One that has not for so long gets no more connections."""
 
 _PATIENCE_S = 5.0
 """Beyond the time to drain in, before a worker that was told to end is killed."""
@@ -55,6 +59,11 @@ class Worker:
         self.was_ready = False
         self.accepts = True
         self.connections = 0
+        self._heard_at = monotonic()
+
+    @property
+    def silent(self) -> bool:
+        return monotonic() - self._heard_at > SILENT_S
 
     def listen(self) -> None:
         """Take in what it has to say."""
@@ -67,6 +76,7 @@ class Worker:
         if not news:  # it ends; its process says how
             self.accepts = False
             asyncio.get_running_loop().remove_reader(self.line)
+        self._heard_at = monotonic()
         for said in (news[at : at + 1] for at in range(len(news))):
             if said in (READY, UNREADY):
                 self.ready = said == READY
@@ -231,8 +241,9 @@ class Supervisor:
         self._short = reason is not None
 
     def _hand_over(self, connection: socket.socket, takers: list[Worker]) -> bool:
-        ready = [worker for worker in takers if worker.ready]
-        for worker in sorted(ready or takers, key=lambda each: each.connections):
+        heard = [worker for worker in takers if not worker.silent]
+        ready = [worker for worker in heard if worker.ready]
+        for worker in sorted(ready or heard or takers, key=lambda each: each.connections):
             with suppress(OSError):  # it cannot keep up, or has just died
                 hand_over(worker.line, connection)
                 worker.connections += 1

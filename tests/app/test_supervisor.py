@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import resource
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +19,7 @@ from app.workers import Supervisor
 
 TOY_WORKER = """#!{python}
 import os, signal, socket, sys, time
+from contextlib import suppress
 from pathlib import Path
 from app.handover import take_over
 folder, index, line = Path({folder!r}), sys.argv[3], socket.socket(fileno=int(sys.argv[5]))
@@ -29,18 +31,14 @@ signal.signal(signal.SIGTERM, drain)
 {script}
 line.setblocking(False)
 while True:
-    if not (folder / ("mute" + index)).exists():
-        line.send(b"+")
-        try:
-            connection = take_over(line)
-        except BlockingIOError:
-            pass
-        else:
-            if connection is None:
-                break
-            connection.sendall(index.encode())
-            connection.close()
-            line.send(b".")
+    line.send(b"+")
+    with suppress(BlockingIOError):
+        connection = take_over(line)
+        if connection is None:
+            break
+        connection.sendall(index.encode())
+        connection.close()
+        line.send(b".")
     time.sleep(0.01)
 """
 
@@ -140,6 +138,23 @@ async def test_a_second_signal_does_not_turn_failure_into_success(tmp_path: Path
         toy.supervisor._give_up("enough")
         toy.supervisor._told_to_stop()
         assert await toy.stop() == 1
+
+
+async def test_a_worker_that_hangs_is_passed_over_until_it_is_heard_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "SILENT_S", 0.2)
+    async with supervised(tmp_path, of=2) as toy:
+        await until(lambda: toy.ready == 2)
+        hung = toy.supervisor._workers[0]
+        hung.signal(signal.SIGSTOP)
+        await until(lambda: hung.silent)
+        assert [await toy.call() for _ in range(4)] == ["1"] * 4
+        hung.signal(signal.SIGCONT)
+        await until(lambda: not hung.silent)
+        async with asyncio.timeout(5):
+            while await toy.call() != "0":
+                pass
 
 
 async def test_a_shortage_of_open_files_is_told_once_and_survived(

@@ -165,6 +165,7 @@ def test_what_a_killed_worker_was_doing_is_not_counted_for_ever(shared: Running)
         assert shared.value("in_flight_requests") in (1, 2, 3)
 
 
+@pytest.mark.slow
 def test_sigterm_turns_unready_first_and_drains_all(toy_model_dir: Path, tmp_path: Path) -> None:
     with running(toy_model_dir, tmp_path, DRAIN_DELAY_S="1") as service:
         wait_until(lambda: service.all_ready)
@@ -183,6 +184,7 @@ def test_sigterm_turns_unready_first_and_drains_all(toy_model_dir: Path, tmp_pat
     assert "Traceback" not in log
 
 
+@pytest.mark.slow
 def test_a_second_signal_does_not_wait(toy_model_dir: Path, tmp_path: Path) -> None:
     with running(toy_model_dir, tmp_path, DRAIN_DELAY_S="60") as service:
         wait_until(lambda: service.status("/readyz") == 200)
@@ -193,6 +195,7 @@ def test_a_second_signal_does_not_wait(toy_model_dir: Path, tmp_path: Path) -> N
     assert list(tmp_path.glob("lightmbert-*")) == []
 
 
+@pytest.mark.slow
 def test_no_worker_outlives_a_supervisor_that_is_killed(
     toy_model_dir: Path, tmp_path: Path
 ) -> None:
@@ -210,6 +213,7 @@ def test_no_worker_outlives_a_supervisor_that_is_killed(
     assert list(tmp_path.glob("lightmbert-*")) == []
 
 
+@pytest.mark.slow
 def test_workers_that_keep_dying_end_the_service(toy_model_dir: Path, tmp_path: Path) -> None:
     with running(toy_model_dir, tmp_path) as service:
         wait_until(lambda: service.all_ready)

@@ -37,6 +37,8 @@ class WorkerServer(Server):
         self._line = line
         self._unsaid = bytearray()
         self._told_ready = False
+        self._short = False
+        """Whether too many files are open, since a connection was lost to that."""
 
     async def main_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -46,11 +48,17 @@ class WorkerServer(Server):
         loop.remove_reader(self._line)
 
     async def on_tick(self, counter: int) -> bool:
-        if self.service.ready != self._told_ready:
-            self._told_ready = self.service.ready
-            self._tell(READY if self._told_ready else UNREADY)
+        if self._short:
+            self._short = not _one_more_file()
+        self._tell_readiness()
         self._tell(ALIVE if counter % _TICKS_PER_S == 0 else b"")
         return await super().on_tick(counter)
+
+    def _tell_readiness(self) -> None:
+        ready = self.service.ready and not self._short
+        if ready != self._told_ready:
+            self._told_ready = ready
+            self._tell(READY if ready else UNREADY)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain, however often it is said: a whole group may be signalled, supervisor included."""
@@ -66,14 +74,21 @@ class WorkerServer(Server):
         except BlockingIOError:
             return
         except OSError as error:
-            logger.error("a connection is lost", extra={"reason": str(error)})
-            self.ended()
+            self._lose(str(error))
             return
         if connection is None:
             asyncio.get_running_loop().remove_reader(self._line)
             self.service.leaving.set()
             return
         self._adopt(connection)
+
+    def _lose(self, reason: str) -> None:
+        """Give a connection up, and let other workers have the next ones."""
+        if not self._short:
+            logger.error("connections are lost", extra={"reason": reason})
+        self._short = True
+        self.ended()
+        self._tell_readiness()
 
     def _protocol(self) -> HttpToolsProtocol:
         return _Reporting(self)
@@ -103,6 +118,15 @@ class _Reporting(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._ended()
+
+
+def _one_more_file() -> bool:
+    """Whether this process may open one."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return False
+    return True
 
 
 def work(index: int, of: int, line: socket.socket, *, supervisor: int) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.handover import ALIVE, ENDED, hand_over
+from app.handover import ALIVE, ENDED, READY, UNREADY, hand_over
 from app.main import create_app
 from app.settings import Settings
 from app.worker import WorkerServer
@@ -32,18 +32,25 @@ async def test_an_idle_worker_is_heard_once_a_second(
     assert upper.recv(100) == ALIVE * 2
 
 
-async def test_a_connection_that_could_not_be_taken_counts_as_ended(
+async def test_a_worker_short_of_open_files_loses_one_connection_and_is_unready_until_it_has_some(
     toy_model_dir: Path, lines: tuple[socket.socket, socket.socket]
 ) -> None:
     upper, lower = lines
     settings = Settings(model_dir=toy_model_dir)
     server = WorkerServer(create_app(settings), settings, lower)
+    await server.service.load()
+    await server.on_tick(1)
+    assert upper.recv(100) == READY
     hand_over(upper, lower)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
     try:
         server._take_over()
+        await server.on_tick(2)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert upper.recv(100) == ENDED
+    assert upper.recv(100) == ENDED + UNREADY
+    await server.on_tick(3)
+    assert upper.recv(100) == READY
     assert not server.service.leaving.is_set()
+    await server.service.stop()

@@ -22,9 +22,7 @@ def agreement(servers: Sequence[Server]) -> dict[str, float]:
     """
     asked = texts("mixed", TEXTS)
     vectors = {server.system.name: _vectors(server, asked) for server in servers}
-    found = {
-        name: min(map(_cosine, vectors[FP32], rows)) for name, rows in vectors.items()
-    }
+    found = {name: min(map(_cosine, vectors[FP32], rows)) for name, rows in vectors.items()}
     for name, cosine in found.items():
         if cosine < (limit := MIN_COSINE.get(name, MIN_COSINE_FP32)):
             raise ServerError(f"{name}: cosine {cosine:.5f} to {FP32}; at least {limit} is asked")

@@ -3,6 +3,7 @@
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,8 @@ class Server:
 
     def __init__(self, system: System) -> None:
         self.system = system
+        if _answers(system.port):
+            raise ServerError(f"port {system.port} is taken, perhaps by a server left over")
         self.log = LOGS / f"{system.name.replace(' ', '-')}.log"
         LOGS.mkdir(parents=True, exist_ok=True)
         self._started_at = time.perf_counter()
@@ -131,6 +134,11 @@ class Server:
 
     def _log_end(self) -> str:
         return f"{self.log.name}: {self.log.read_text(errors='replace')[-1_500:]}"
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager

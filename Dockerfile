@@ -14,7 +14,8 @@ ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 # ---- Build stages: none of their layers is shipped ----
 
 FROM ${PYTHON_IMAGE} AS build
-ENV VIRTUAL_ENV=/opt/lightmbert
+ENV VIRTUAL_ENV=/opt/lightmbert \
+    PIP_CACHE_DIR=/var/cache/pip
 WORKDIR /build
 # Without pip: the environment is filled from outside and nothing in it can install more.
 RUN python -m venv --without-pip "$VIRTUAL_ENV"
@@ -23,7 +24,7 @@ COPY pyproject.toml constraints.txt ./
 # pip resolves an extra only of a package it can build, so an empty one stands in for the code:
 # the two files that pyproject.toml names, and no app/.
 FROM build AS dependencies-cpu
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     touch README.md LICENSE \
     && python -m pip --python "$VIRTUAL_ENV" install --constraint constraints.txt ".[cpu]"
 
@@ -32,14 +33,14 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 # one resolver, instead of a CUDA base image whose tag must be matched by hand and whose Python is
 # its distribution's. The driver (libcuda.so.1) is the host's, put in by NVIDIA's container toolkit.
 FROM build AS dependencies-gpu
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     touch README.md LICENSE \
     && python -m pip --python "$VIRTUAL_ENV" install --constraint constraints.txt ".[gpu]"
 
 FROM build AS wheel
 COPY README.md LICENSE ./
 COPY app ./app
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     python -m pip wheel --no-deps --wheel-dir /wheel .
 
 # ---- What both targets share ----

@@ -55,16 +55,7 @@ class Classify:
 
     async def ask(self, engine: Engine, texts: list[str]) -> Answers:
         answer = await engine.classify(texts, task=self.task, top_k=self.top_k, truncate=True)
-        ranking = answer.ranking
-        results = [
-            {
-                "label": given[0][0] if given else None,
-                "score": best,
-                "scores": [{"label": label, "score": score} for label, score in given],
-            }
-            for given, best in zip(ranking, ranking.best_scores(), strict=True)
-        ]
-        return Answers(results, frozenset(answer.usage.truncated))
+        return Answers(answer.ranking.records(), frozenset(answer.usage.truncated))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,17 @@ class Ranking:
         """Per text the labels that pass, best first; none where all stay below the threshold."""
         for scores, order, count in zip(self.scores, self.order, self.counts, strict=True):
             yield [(self.labels[index], scores[index]) for index in order[:count]]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Per text what is told of it: the best label that passes, the best score, all that pass."""
+        return [
+            {
+                "label": given[0][0] if given else None,
+                "score": best,
+                "scores": [{"label": label, "score": score} for label, score in given],
+            }
+            for given, best in zip(self, self.best_scores(), strict=True)
+        ]
 
     def best_scores(self) -> Floats:
         """(B,): the best score of each text, whether it passes or not."""

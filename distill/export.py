@@ -42,6 +42,7 @@ TOKENIZER_FILE = "tokenizer.json"
 PROVENANCE_FILE = "provenance.json"
 MAX_PROBABILITY_ERROR = 1e-3
 GOLDEN_DECIMALS = 6
+CODE = Path(__file__).parent
 
 
 class ExportError(LightMBERTError):
@@ -191,12 +192,18 @@ def _origin(path: Path) -> Origin:
 
 
 def _commit() -> str:
-    """The commit this code runs at; "unknown" outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """The commit this code runs at, "-dirty" behind it if it was changed since; or "unknown"."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+        commit = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--", str(CODE), str(CODE.parent / "app"))
+    except (OSError, subprocess.CalledProcessError):  # outside a checkout
         return "unknown"
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(CODE), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def run(loaded: LoadedRecipe) -> None:

@@ -39,19 +39,10 @@ def embed_json(
 
 
 def classify_json(model: str, classified: Classified) -> dict[str, Any]:
-    ranking = classified.ranking
-    results = [
-        {
-            "label": given[0][0] if given else None,
-            "score": best,
-            "scores": [{"label": label, "score": score} for label, score in given],
-        }
-        for given, best in zip(ranking, ranking.best_scores(), strict=True)
-    ]
     return {
         "model": model,
         "task": classified.task,
-        "results": results,
+        "results": classified.ranking.records(),
         "usage": _usage(classified.usage),
     }
 

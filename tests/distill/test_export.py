@@ -1,4 +1,5 @@
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from app.runtime.artifact import load_manifest, verify_file
 from app.runtime.providers import open_session
 from app.runtime.session import StudentSession
 from app.runtime.tokenizer import Tokenizer
+from distill import export as verb
 from distill.export import GRAPH_FILE, Card, ExportError, export_student
 from distill.graph import FusionError, write_graph
 from distill.heads import load_heads, save_head
@@ -244,3 +246,26 @@ def test_what_does_not_fit_together_is_refused_before_tracing(
     (other / "heads" / "wide.json").unlink()
     with pytest.raises(ExportError, match=r"provenance\.json"):
         export_student(other, tmp_path / "model", card=a_card(), min_cosine=0.9)
+
+
+def test_code_that_was_changed_since_its_commit_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        command = ["git", "-C", str(tmp_path), *who, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    for room in ("app", "distill"):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "a.py").write_text("a = 1\n")
+    monkeypatch.setattr(verb, "CODE", tmp_path / "distill")
+    assert verb._commit() == "unknown"
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "a")
+    commit = git("rev-parse", "HEAD")
+    (tmp_path / "notes.md").write_text("no code\n")
+    assert verb._commit() == commit
+    (tmp_path / "app" / "a.py").write_text("a = 2\n")
+    assert verb._commit() == f"{commit}-dirty"

@@ -27,7 +27,7 @@ from distill.config import LoadedRecipe, RecipeError, require
 from distill.corpus import Corpus, load_corpus
 from distill.objectives.sentence import contrastive_loss
 from distill.records import Records
-from distill.tables import AlignTable
+from distill.tables.vocabulary import AlignTable
 from distill.teacher import load_encoder
 from distill.vocabulary import SPECIAL
 

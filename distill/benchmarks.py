@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score
 from distill.corpus import CorpusError, read_table
 from distill.encoders import Encoder, embeddings
 from distill.labelled import Labelled, read_labelled
-from distill.tables import LabelledTable
+from distill.tables.text import LabelledTable
 
 Scores = dict[str, float]
 

@@ -2,7 +2,7 @@
 
 from app.runtime.artifact import Manifest
 from distill.benchmarks import Scores
-from distill.tables import EvaluateTable
+from distill.tables.evaluate import EvaluateTable
 
 Evaluation = dict[str, dict[str, Scores]]
 """Encoder name -> benchmark -> language -> score."""

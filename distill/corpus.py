@@ -20,7 +20,7 @@ import pyarrow.json
 import pyarrow.parquet
 
 from app.errors import LightMBERTError
-from distill.tables import CorpusTable
+from distill.tables.text import CorpusTable
 
 SUFFIXES = (".parquet", ".jsonl", ".csv", ".txt")
 

@@ -17,7 +17,7 @@ from distill.benchmarks import Scores
 from distill.card import Evaluation, card, summary, tables
 from distill.config import LoadedRecipe, require
 from distill.encoders import Encoder, FolderEncoder, TorchEncoder
-from distill.tables import EvaluateTable
+from distill.tables.evaluate import EvaluateTable
 
 
 def run(loaded: LoadedRecipe) -> None:

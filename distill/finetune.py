@@ -22,7 +22,7 @@ from distill.corpus import CorpusError
 from distill.encoders import TorchEncoder, embeddings
 from distill.heads import Head, save_head
 from distill.labelled import read_labelled
-from distill.tables import HeadTable
+from distill.tables.finetune import HeadTable
 
 
 def run(loaded: LoadedRecipe) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from distill.corpus import CorpusError, read_table
-from distill.tables import LabelledTable
+from distill.tables.text import LabelledTable
 
 
 @dataclass(frozen=True)

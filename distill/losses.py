@@ -13,7 +13,7 @@ from transformers import BertModel
 from distill.batches import Batch
 from distill.objectives.lightmbert import attention_score_loss, hidden_state_loss
 from distill.objectives.sentence import contrastive_loss, distance_loss
-from distill.tables import LightmbertTable, SentenceTable
+from distill.tables.objectives import LightmbertTable, SentenceTable
 from distill.taps import QueryKeyTap
 from distill.teacher import encode
 

@@ -26,7 +26,8 @@ from distill.corpus import load_corpus
 from distill.losses import LightmbertLosses, SentenceLosses
 from distill.records import Records
 from distill.student import student_of
-from distill.tables import SentenceTable, TrainTable
+from distill.tables.objectives import SentenceTable
+from distill.tables.train import TrainTable
 from distill.teacher import load_teacher, tokenizer_file, vocabularies_agree
 
 

@@ -21,7 +21,8 @@ from distill.batches import Tokens, load_tokenizer, tokenize
 from distill.config import RecipeError, require
 from distill.corpus import Corpus, load_corpus
 from distill.records import RECORDS_FILE
-from distill.tables import AlignTable, CorpusTable
+from distill.tables.text import CorpusTable
+from distill.tables.vocabulary import AlignTable
 from distill.teacher import load_teacher
 from distill.vocabulary import SPECIAL
 

@@ -19,7 +19,7 @@ from distill.batches import (
     tokenize,
 )
 from distill.corpus import Corpus, load_corpus
-from distill.tables import CorpusTable
+from distill.tables.text import CorpusTable
 
 BUDGET = 300
 BLOCK = 100

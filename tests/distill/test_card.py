@@ -5,7 +5,7 @@ from toy_student import describe
 
 from app.runtime.artifact import Manifest
 from distill.card import card, summary, tables
-from distill.tables import EvaluateTable
+from distill.tables.evaluate import EvaluateTable
 
 EVALUATION = {
     "teacher": {

@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from distill.corpus import Corpus, CorpusError, load_corpus, read_table
-from distill.tables import CorpusTable
+from distill.tables.text import CorpusTable
 
 ROWS = [("eins", "one", "a"), ("zwei", "two", "b"), ("drei", "three", "a")]
 

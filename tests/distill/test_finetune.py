@@ -14,7 +14,8 @@ from distill.encoders import TorchEncoder, embeddings
 from distill.finetune import fit_head, run
 from distill.heads import Head, load_heads
 from distill.labelled import read_labelled
-from distill.tables import HeadTable, LabelledTable
+from distill.tables.finetune import HeadTable
+from distill.tables.text import LabelledTable
 
 DOINGS = dict(zip(WORDS["en"][1], ("rest", "food", "rest", "song"), strict=True))
 """What a creature does -> label."""

@@ -23,7 +23,7 @@ from distill.batches import Batch, Cursor, Tokens
 from distill.checkpoint import CHECKPOINT_FILE, CheckpointError, Progress
 from distill.config import LoadedRecipe, RecipeError
 from distill.records import RECORDS_FILE, Records
-from distill.tables import TrainTable
+from distill.tables.train import TrainTable
 from distill.teacher import encode, load_teacher
 from distill.train import DivergedError, Run, measured, prepare, run, schedule, train
 

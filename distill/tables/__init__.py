@@ -1,0 +1,22 @@
+"""The tables of a recipe: what each verb can be told, with units in the names."""
+
+from distill.tables.evaluate import EvaluateTable
+from distill.tables.finetune import FinetuneTable
+from distill.tables.run import RunTable
+from distill.tables.ship import ExportTable, QuantizeTable
+from distill.tables.table import Table
+from distill.tables.train import TrainTable
+from distill.tables.vocabulary import AlignTable, TokenizerTable
+
+
+class Recipe(Table):
+    """The whole file. A verb needs its own table and ignores the rest."""
+
+    run: RunTable
+    tokenizer: TokenizerTable | None = None
+    align: AlignTable | None = None
+    train: TrainTable | None = None
+    finetune: FinetuneTable | None = None
+    export: ExportTable | None = None
+    quantize: QuantizeTable | None = None
+    evaluate: EvaluateTable | None = None

@@ -1,0 +1,39 @@
+"""From an encoder folder to a model folder and its smaller variants."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from app.runtime.artifact import Name
+from distill.tables.table import Share, Table
+from distill.tables.text import Corpora
+
+
+class ExportTable(Table):
+    """From an encoder folder to the fp32 graph of a model folder."""
+
+    encoder: Path
+    model_dir: Path
+    name: Name
+    revision: str
+    license: str
+    languages: tuple[str, ...]
+    max_tokens: PositiveInt
+    golden_texts: tuple[str, ...]
+    min_cosine: Share
+
+
+class QuantizeTable(Table):
+    """Smaller variants of an exported graph, and how far each may stray from fp32."""
+
+    model_dir: Path
+    variants: tuple[Literal["int8-avx2", "int8-vnni", "fp16"], ...]
+    calibration: Corpora
+    """Text like that which will be served; int8 takes the ranges of its activations from it."""
+    calibration_texts: PositiveInt
+    min_cosine_int8: Share
+    min_cosine_fp16: Share
+    max_probability_error: Share
+    keep_fp32: bool
+    parity_texts: tuple[str, ...]

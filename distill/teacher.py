@@ -1,25 +1,42 @@
-"""Encoders of the BERT family, from a hub id or a folder, and what is read off them."""
+"""Encoders of the families known, from a hub id or a folder, and how they are run."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import AutoConfig, BertModel
-from transformers.utils import cached_file, logging
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PretrainedConfig
 
-from app.errors import LightMBERTError
+from distill.anatomy import PIECE_HEAD, Encoder, known_family
 from distill.batches import Tokens
+from distill.piece_head import HEADS, PieceHead, head_of, stored_head
+from distill.sources import EncoderError, Source, readable, source_of
+from distill.taps import mean_over_tokens
 
+__all__ = [
+    "Encoded",
+    "Encoder",
+    "EncoderError",
+    "encode",
+    "load_encoder",
+    "load_skeleton",
+    "load_teacher",
+    "tokenizer_file",
+    "vocabularies_agree",
+]
 
-class EncoderError(LightMBERTError):
-    """An encoder cannot be loaded, or is of a family not known here."""
-
-    code = "bad_encoder"
+WEIGHTS_FILE = "model.safetensors"
+DROPOUT = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+)
+"""What the families call it in their configs."""
 
 
 @dataclass(frozen=True)
@@ -32,68 +49,56 @@ class Encoded:
     """Mean of the last hidden state over real tokens, (B, H) float32."""
 
 
-def encode(encoder: BertModel, tokens: Tokens) -> Encoded:
+def encode(encoder: Encoder, tokens: Tokens) -> Encoded:
     """Run the encoder; its dropout and gradient mode are the caller's affair."""
     hidden = encoder(input_ids=tokens.ids, attention_mask=tokens.mask.long()).last_hidden_state
-    mask = tokens.mask.unsqueeze(-1).float()  # (B, T, 1)
-    return Encoded(hidden, (hidden.float() * mask).sum(1) / mask.sum(1))
+    return Encoded(hidden, mean_over_tokens(hidden, tokens.mask))
 
 
-def load_encoder(name: str, *, layers: int | None = None) -> BertModel:
-    """Load a BERT encoder without pooler and without dropout; `layers` keeps the bottom ones.
+def load_encoder(name: str, *, layers: int | None = None, pieces: bool = False) -> Encoder:
+    """Load an encoder in float32, without pooler and dropout; `layers` keeps the bottom ones.
 
-    Matching a teacher is regression: dropout's noise has no place in it. Attention is computed
-    by plain matrix products, which trains faster than the fused kernel at sentence lengths on
-    CPU (measured: 311 against 178 texts/s, 6 x 384, 32 tokens).
+    Matching a teacher is regression: dropout's noise has no place in it. On CPUs attention is
+    computed by plain matrix products, which trains faster there than the fused kernel at
+    sentence lengths (measured: 311 against 178 texts/s, 6 x 384, 32 tokens).
+
+    Args:
+        name: hub id, folder, or sentence-transformers folder that pools by the mean.
+        layers: how many of its layers to keep, from the bottom; all if not given.
+        pieces: load its masked-language head too, as a part of the encoder.
 
     Raises:
-        EncoderError: the encoder is missing or incomplete, of another family, or has fewer layers.
+        EncoderError: the encoder is missing or incomplete, of another family, has fewer layers,
+            or no masked-language head where one is asked for.
     """
-    with _readable(name):
-        config = AutoConfig.from_pretrained(name)
-    if config.model_type != "bert":
-        raise EncoderError(f"{name} is of family {config.model_type!r}; known: bert")
-    if layers is not None and layers > config.num_hidden_layers:
-        raise EncoderError(f"{name} has {config.num_hidden_layers} layers, fewer than {layers}")
-    config.num_hidden_layers = layers or config.num_hidden_layers
-    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
-    encoder: BertModel
-    with _readable(name):
-        encoder, loading = BertModel.from_pretrained(
-            name,
-            config=config,
-            add_pooling_layer=False,
-            attn_implementation="eager",
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    if lacking := sorted(loading["missing_keys"]):
+    source = source_of(name)
+    config = _config(source, layers=layers)
+    encoder, missing = _loaded(AutoModel, source, config)
+    if missing:
         # transformers fills them with random numbers and warns
-        raise EncoderError(f"{name} lacks {len(lacking)} of its weights, such as {lacking[0]}")
+        raise EncoderError(f"{name} lacks {len(missing)} of its weights, such as {missing[0]}")
+    if pieces:
+        setattr(encoder, PIECE_HEAD, _head(source, config))
     return encoder
 
 
-@contextmanager
-def _readable(name: str) -> Iterator[None]:
-    """Turn what reading an encoder can raise into EncoderError, without transformers' warnings.
-
-    They list the layers left out, which is what `layers` asked for; what lacks is refused.
-    """
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise EncoderError(
-            f"{name} is no encoder folder and no hub id that can be read: {error}"
-        ) from error
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def load_teacher(name: str) -> BertModel:
+def load_teacher(name: str, *, pieces: bool = False) -> Encoder:
     """Load an encoder that stays as it is: evaluation mode, no gradient."""
-    return load_encoder(name).eval().requires_grad_(False)
+    return load_encoder(name, pieces=pieces).eval().requires_grad_(False)
+
+
+def load_skeleton(name: str, *, layers: int | None = None, pieces: bool = False) -> Encoder:
+    """An encoder without its weights, for questions that shapes answer; reads config.json only.
+
+    Raises:
+        EncoderError: it is missing, of another family, or has fewer layers.
+    """
+    config = _config(source_of(name), layers=layers)
+    with torch.device("meta"):
+        encoder = AutoModel.from_config(config, **_without_pooler(config))
+        if pieces:
+            setattr(encoder, PIECE_HEAD, PieceHead(config))
+    return encoder
 
 
 def tokenizer_file(name: str) -> Path:
@@ -102,12 +107,79 @@ def tokenizer_file(name: str) -> Path:
     Raises:
         EncoderError: there is none.
     """
-    try:
-        return Path(cached_file(name, "tokenizer.json"))
-    except (OSError, ValueError) as error:
-        raise EncoderError(f"{name} has no tokenizer.json: a fast tokenizer is needed") from error
+    found = source_of(name).file("tokenizer.json") or Source(name).file("tokenizer.json")
+    if found is None:
+        raise EncoderError(f"{name} has no tokenizer.json: a fast tokenizer is needed")
+    return found
 
 
 def vocabularies_agree(one: Tokenizer, other: Tokenizer) -> bool:
     """Whether two tokenizers give every piece the same id, as token-level losses need."""
     return bool(one.get_vocab() == other.get_vocab())
+
+
+def _config(source: Source, *, layers: int | None) -> PretrainedConfig:
+    with readable(source.name):
+        config = AutoConfig.from_pretrained(source.name, subfolder=source.subfolder)
+    known_family(config, source.name)
+    if layers is not None and layers > config.num_hidden_layers:
+        raise EncoderError(
+            f"{source.name} has {config.num_hidden_layers} layers, fewer than {layers}"
+        )
+    config.num_hidden_layers = layers or config.num_hidden_layers
+    for field in DROPOUT:
+        if hasattr(config, field):
+            setattr(config, field, 0.0)
+    # ModernBERT would compile parts of itself
+    config.reference_compile = False
+    return config
+
+
+def _loaded(
+    kind: type[AutoModel], source: Source, config: PretrainedConfig
+) -> tuple[Encoder, list[str]]:
+    """A model, and the names of weights that its files lack."""
+    whole = _without_pooler(config) if kind is AutoModel else {}
+    with readable(source.name):
+        model, loading = kind.from_pretrained(
+            source.name,
+            subfolder=source.subfolder,
+            config=config,
+            attn_implementation="sdpa" if torch.cuda.is_available() else "eager",
+            dtype=torch.float32,
+            output_loading_info=True,
+            **whole,
+        )
+    return model, sorted(loading["missing_keys"])
+
+
+def _without_pooler(config: PretrainedConfig) -> dict[str, bool]:
+    has_pooler = "bert" in config.model_type and config.model_type not in (
+        "distilbert",
+        "modernbert",
+    )
+    return {"add_pooling_layer": False} if has_pooler else {}
+
+
+def _head(source: Source, config: PretrainedConfig) -> PieceHead:
+    if (own := _stored(source)) is not None:
+        return stored_head(config, own)
+    if config.model_type not in HEADS:
+        raise EncoderError(f"{source.name} has no masked-language head")
+    model, missing = _loaded(AutoModelForMaskedLM, source, config)
+    if missing:
+        raise EncoderError(
+            f"{source.name} has no masked-language head: it lacks {', '.join(missing)}. "
+            "Objectives over pieces need an encoder saved with its head"
+        )
+    return head_of(model)
+
+
+def _stored(source: Source) -> dict[str, Tensor] | None:
+    """A head that this project saved as a part of an encoder."""
+    if (path := source.file(WEIGHTS_FILE)) is None:
+        return None
+    prefix = f"{PIECE_HEAD}."
+    with readable(source.name), safe_open(path, "pt") as file:
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - no mapping
+        return {n.removeprefix(prefix): file.get_tensor(n).float() for n in names} or None

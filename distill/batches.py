@@ -4,6 +4,8 @@ Texts are drawn in large blocks, sorted by length and cut into batches: longest 
 texts is at most `max_batch_tokens`, though a batch holds one text at least. For parallel text
 each side keeps that budget. The batches of a block come in random order; all of it depends on
 (seed, block) alone, so a run resumes at a `Cursor` without replaying what came before it.
+
+Of several processes each takes every so-manieth block, so that no text is tokenized twice.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +18,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from app.errors import LightMBERTError
-from distill.corpus import Corpus
+from distill.corpus import ALONE, Share, Text
+from distill.masking import NOT_ASKED, MaskedIds, Masking
 
 BLOCK_TEXTS = 8192
 PADDING = 0
@@ -43,6 +46,19 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class Masked:
+    """Texts some of whose pieces are hidden, for the masked-language objectives."""
+
+    ids: Tensor
+    """(B, T) int64, as `Batch.text` but for the hidden pieces."""
+    labels: Tensor
+    """(B, T) int64: the piece that was there, or -100 where nothing is asked."""
+
+    def to(self, device: torch.device) -> "Masked":
+        return Masked(self.ids.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
 class Batch:
     """What one step sees: texts for the student and, from parallel text, their English."""
 
@@ -51,25 +67,34 @@ class Batch:
     """English side in the student's tokens."""
     teacher_english: Tokens | None
     """English side in the teacher's own tokens."""
+    languages: Tensor
+    """(B,) int64 index into the corpus's languages."""
+    masked: Masked | None = None
+    """`text` with pieces hidden, where an objective asks for it."""
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(
             self.text.to(device),
             self.english and self.english.to(device),
             self.teacher_english and self.teacher_english.to(device),
+            self.languages.to(device),
+            self.masked and self.masked.to(device),
         )
 
     @property
     def padded_tokens(self) -> int:
+        """Of the text and its English, as the student reads them."""
         return self.text.ids.numel() + (0 if self.english is None else self.english.ids.numel())
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """Where a run stands in its text: the next batch to be seen."""
+    """Where a process stands in its text: the next batch to be seen."""
 
     block: int = 0
     batch: int = 0
+    place: str = ""
+    """Where a stream stood before the block (see `distill.corpus.Text`)."""
 
 
 def load_tokenizer(file: Path, *, max_tokens: int) -> Tokenizer:
@@ -114,16 +139,27 @@ def padded(encoded: Sequence[Ids]) -> Tokens:
 class _Block:
     """Drawn rows as token ids; the English sides are empty where the corpus is not parallel."""
 
+    place: str
+    """Where the text stood before it was drawn."""
+    following: str
+    """Where it stood after."""
     text: list[Ids]
     english: list[Ids]
     teacher_english: list[Ids]
+    languages: list[int]
+    masked: MaskedIds | None
 
     def batch(self, rows: np.ndarray) -> Batch:
         def side(encoded: list[Ids]) -> Tokens | None:
             return padded([encoded[row] for row in rows]) if encoded else None
 
-        text = padded([self.text[row] for row in rows])
-        return Batch(text, side(self.english), side(self.teacher_english))
+        return Batch(
+            padded([self.text[row] for row in rows]),
+            side(self.english),
+            side(self.teacher_english),
+            torch.tensor([self.languages[row] for row in rows]),
+            None if self.masked is None else _masked(self.masked, rows),
+        )
 
     def cuts(self, max_batch_tokens: int) -> list[np.ndarray]:
         """Row numbers of each batch: nearest lengths together, under the budget."""
@@ -140,40 +176,69 @@ class _Block:
         return [*cuts, order[start:]]
 
 
+def _masked(masked: MaskedIds, rows: np.ndarray) -> Masked:
+    labels = padded([masked.labels[row] for row in rows])
+    asked = labels.ids.masked_fill(~labels.mask, NOT_ASKED)
+    return Masked(padded([masked.ids[row] for row in rows]).ids, asked)
+
+
 class Batches:
-    """Batches of a corpus from a cursor on, without end."""
+    """Batches of a text from a cursor on, without end."""
 
     def __init__(
         self,
-        corpus: Corpus,
+        text: Text,
         student_tokenizer: Tokenizer,
         teacher_tokenizer: Tokenizer,
         *,
         max_batch_tokens: int,
         seed: int,
+        masking: Masking | None = None,
+        share: Share = ALONE,
     ) -> None:
-        self._corpus = corpus
+        self._text = text
         self._student_tokenizer = student_tokenizer
         self._teacher_tokenizer = teacher_tokenizer
         self._max_batch_tokens = max_batch_tokens
         self._seed = seed
+        self._masking = masking
+        self._share = share
+
+    def first(self) -> Cursor:
+        """Where this process begins."""
+        return Cursor(self._share.process, 0, self._text.place())
 
     def since(self, cursor: Cursor) -> Iterator[tuple[Cursor, Batch]]:
         """Yield (cursor after this batch, batch) for ever."""
+        self._text.go_to(cursor.place)
         number, skip = cursor.block, cursor.batch
         while True:
             block = self._block(number)
+            next_number = number + self._share.processes
             cuts = block.cuts(self._max_batch_tokens)
             order = np.random.default_rng([self._seed, number]).permutation(len(cuts))
             for done, index in enumerate(order[skip:], start=skip + 1):
-                after = Cursor(number, done) if done < len(order) else Cursor(number + 1)
+                inside = done < len(order)
+                after = (
+                    Cursor(number, done, block.place)
+                    if inside
+                    else Cursor(next_number, 0, block.following)
+                )
                 yield after, block.batch(cuts[index])
-            number, skip = number + 1, 0
+            number, skip = next_number, 0
 
     def _block(self, number: int) -> _Block:
-        rows = self._corpus.draw(number, rows=BLOCK_TEXTS, seed=self._seed)
+        place = self._text.place()
+        rows = self._text.draw(number, rows=BLOCK_TEXTS, seed=self._seed)
+        text = encode_ids(self._student_tokenizer, rows.texts)
         return _Block(
-            text=encode_ids(self._student_tokenizer, rows.texts),
+            place=place,
+            following=self._text.place(),
+            text=text,
             english=encode_ids(self._student_tokenizer, rows.english),
             teacher_english=encode_ids(self._teacher_tokenizer, rows.english),
+            languages=rows.languages,
+            masked=None
+            if self._masking is None
+            else self._masking.mask(text, seed=[self._seed, number]),
         )

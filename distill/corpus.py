@@ -1,4 +1,4 @@
-"""Read text of many languages and draw rows from it, the same rows for the same seed.
+"""Text of many languages in memory, and rows drawn from it, the same rows for the same seed.
 
 A corpus is held as Arrow columns. Rows are drawn in two stages, language then group (such as
 the source), each with probability ~ rows ** exponent, so that neither the largest language nor
@@ -7,28 +7,15 @@ needs nothing but the number of the next draw.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
 
-from app.errors import LightMBERTError
+from distill.reading import CorpusError, read_source, sources_of
 from distill.tables.text import CorpusTable
-
-SUFFIXES = (".parquet", ".jsonl", ".csv", ".txt")
-
-
-class CorpusError(LightMBERTError):
-    """Text that a recipe names cannot be read, or holds nothing."""
-
-    code = "bad_corpus"
 
 
 @dataclass(frozen=True)
@@ -37,6 +24,39 @@ class Rows:
 
     texts: list[str]
     english: list[str]
+    languages: list[int]
+    """Of each row, the index into the corpus's languages."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which process of how many reads."""
+
+    process: int = 0
+    processes: int = 1
+
+
+ALONE = Share()
+
+
+class Text(Protocol):
+    """What batches are drawn from: a corpus in memory, or a stream (see `distill.streams`)."""
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Sorted."""
+
+    @property
+    def parallel(self) -> bool: ...
+
+    def draw(self, number: int, *, rows: int, seed: int) -> Rows: ...
+
+    def place(self) -> str:
+        """Where the next draw reads on, empty where its number tells that already."""
+
+    def go_to(self, place: str) -> None: ...
+
+    def fingerprint(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -48,6 +68,9 @@ class Corpus:
     language: np.ndarray
     """(rows,) index into `languages`."""
     languages: tuple[str, ...]
+    """Sorted."""
+    by_line: np.ndarray
+    """(rows,) true where a draw takes one line of the text."""
     groups: tuple[np.ndarray, ...]
     """Row numbers of each (language, group)."""
     weights: np.ndarray
@@ -55,6 +78,10 @@ class Corpus:
 
     def __len__(self) -> int:
         return len(self.text)
+
+    @property
+    def parallel(self) -> bool:
+        return self.english is not None
 
     def draw(self, number: int, *, rows: int, seed: int) -> Rows:
         """Draw `rows` rows, with replacement between draws; a function of its arguments alone."""
@@ -65,12 +92,19 @@ class Corpus:
             for group, count in zip(self.groups, counts, strict=True)
             if count
         ]
-        return self.rows(rng.permutation(np.concatenate(picked)))
-
-    def rows(self, numbers: np.ndarray) -> Rows:
+        numbers = rng.permutation(np.concatenate(picked))
         wanted = pa.array(numbers)
+        texts = self.text.take(wanted).to_pylist()
+        for index in np.flatnonzero(self.by_line[numbers]):
+            texts[index] = a_line(texts[index], rng.random())
         english = [] if self.english is None else self.english.take(wanted).to_pylist()
-        return Rows(self.text.take(wanted).to_pylist(), english)
+        return Rows(texts, english, self.language[numbers].tolist())
+
+    def place(self) -> str:
+        return ""
+
+    def go_to(self, place: str) -> None:
+        assert not place, "draws from memory are found by their number"
 
     def of_language(self, language: str, *, at_most: int, seed: int) -> list[str]:
         """At most so many texts of one language, drawn without replacement."""
@@ -88,31 +122,62 @@ class Corpus:
         return digest.hexdigest()[:16]
 
 
+def a_line(text: str, share: float) -> str:
+    """The line found at this share (0 to 1) of a text's characters, blank lines left out."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    ends = np.cumsum([len(line) for line in lines])
+    return lines[int(np.searchsorted(ends, share * ends[-1], side="right"))]
+
+
 def load_corpus(tables: Sequence[CorpusTable], *, exponent: float) -> Corpus:
     """Read every table's text into one corpus.
 
     Raises:
         CorpusError: a file is missing or of an unknown kind, a column is missing, or no row is
-            left; or some tables are parallel and others are not.
+            left; some tables are parallel and others are not; a table is for streaming.
+    """
+    if any(table.streaming for table in tables):
+        raise CorpusError(
+            "this text is read whole: set streaming = false, and max_rows if it is much"
+        )
+    parallel = is_parallel(tables)
+    parts = [
+        (read_source(source, table), table) for table in tables for source in sources_of(table)
+    ]
+    rows = pa.concat_tables([part for part, _ in parts])
+    if len(rows) == 0:
+        raise CorpusError(f"no text in {places_of(tables)}")
+    language = rows["language"].combine_chunks().dictionary_encode()
+    names = tuple(sorted(language.dictionary.to_pylist()))
+    order = np.array([names.index(name) for name in language.dictionary.to_pylist()])
+    codes = order[language.indices.to_numpy()]
+    groups, weights = _groups(codes, rows["group"], exponent)
+    return Corpus(
+        text=_one_chunk(rows["text"]),
+        english=_one_chunk(rows["english"]) if parallel else None,
+        language=codes,
+        languages=names,
+        by_line=np.concatenate([np.full(len(part), t.take == "line") for part, t in parts]),
+        groups=groups,
+        weights=weights,
+    )
+
+
+def is_parallel(tables: Sequence[CorpusTable]) -> bool:
+    """Whether the tables give translations.
+
+    Raises:
+        CorpusError: some do and others do not.
     """
     parallel = {table.pair_column is not None for table in tables}
     if len(parallel) > 1:
         raise CorpusError("parallel and monolingual text cannot be mixed in one run")
-    table = pa.concat_tables([part for table in tables for part in _read(table)])
-    if len(table) == 0:
-        raise CorpusError(f"no text in {', '.join(str(t.path or t.hub) for t in tables)}")
-    language = table["language"].combine_chunks().dictionary_encode()
-    names = tuple(language.dictionary.to_pylist())
-    codes = language.indices.to_numpy()
-    groups, weights = _groups(codes, table["group"], exponent)
-    return Corpus(
-        text=_one_chunk(table["text"]),
-        english=_one_chunk(table["english"]) if True in parallel else None,
-        language=codes,
-        languages=names,
-        groups=groups,
-        weights=weights,
-    )
+    return True in parallel
+
+
+def places_of(tables: Sequence[CorpusTable]) -> str:
+    """Where the tables' text lies, as it is told to people."""
+    return ", ".join(str(table.path or table.hub) for table in tables)
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.LargeStringArray:
@@ -136,126 +201,3 @@ def _groups(
         weights.append(len(of_language) ** exponent * share / share.sum())
     flat = np.concatenate(weights)
     return tuple(groups), flat / flat.sum()
-
-
-def _read(table: CorpusTable) -> Iterator[pa.Table]:
-    if table.hub is not None:
-        yield _columns(_read_hub(table), table, table.hub, language=table.language or "und")
-        return
-    assert table.path is not None, "CorpusTable checked that one of path and hub is set"
-    files = _files(table) if table.path.is_dir() else [table.path]
-    for file in files:
-        language = table.language or (file.stem if table.path.is_dir() else "und")
-        yield _columns(_read_file(file), table, file, language=language)
-
-
-def _files(table: CorpusTable) -> list[Path]:
-    assert table.path is not None
-    found: dict[str, Path] = {}
-    for file in sorted(table.path.iterdir()):
-        if file.suffix in SUFFIXES and found.setdefault(file.stem, file) != file:
-            raise CorpusError(f"{found[file.stem]} and {file} are both of {file.stem}: which one?")
-    missing = sorted(set(table.languages or ()) - set(found))
-    if missing or not found:
-        raise CorpusError(
-            f"{table.path} has no file for: {', '.join(missing) or 'any language'} "
-            f"(looked for LANG{', LANG'.join(SUFFIXES)})"
-        )
-    return [
-        file
-        for language, file in found.items()
-        if not table.languages or language in table.languages
-    ]
-
-
-def read_table(
-    file: Path, *, columns: Iterable[str] = (), where: Mapping[str, str] | None = None
-) -> pa.Table:
-    """Read a file whole, keeping the rows whose columns hold what `where` says.
-
-    Raises:
-        CorpusError: the file is missing or malformed, or of an unknown kind; one of `columns` or
-            a column of `where` is missing, or no row is left.
-    """
-    rows, wanted = _read_file(file), where or {}
-    _require_columns(rows.column_names, [*columns, *wanted], file)
-    for column, value in wanted.items():
-        rows = rows.filter(pc.equal(_strings(rows, column, file), value))
-    if len(rows) == 0:
-        raise CorpusError(f"{file} has no row" + (f" where {dict(wanted)}" if wanted else ""))
-    return rows
-
-
-def _require_columns(found: Iterable[str], wanted: Iterable[str], place: object) -> None:
-    names = list(found)
-    for column in wanted:
-        if column not in names:
-            raise CorpusError(f"{place} has no column {column!r}; it has: {', '.join(names)}")
-
-
-def _strings(rows: pa.Table, column: str, place: object) -> pa.ChunkedArray:
-    try:
-        return rows[column].cast(pa.string())
-    except pa.ArrowException as error:
-        kind = rows[column].type
-        raise CorpusError(f"{place}: column {column!r} is {kind}, not text") from error
-
-
-def _read_file(file: Path) -> pa.Table:
-    if not file.is_file():
-        raise CorpusError(f"{file} does not exist")
-    try:
-        if file.suffix == ".parquet":
-            return pa.parquet.read_table(file)
-        if file.suffix == ".jsonl":
-            return pa.json.read_json(file)
-        if file.suffix == ".csv":
-            lines_in_quotes = pa.csv.ParseOptions(newlines_in_values=True)
-            return pa.csv.read_csv(file, parse_options=lines_in_quotes)
-        if file.suffix == ".txt":
-            # Not splitlines(): it also splits at characters that stand inside texts, as U+2028.
-            return pa.table({"text": file.read_text(encoding="utf-8").split("\n")})
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"{file} cannot be read: {error}") from error
-    raise CorpusError(f"{file}: unknown kind {file.suffix!r}; known: {', '.join(SUFFIXES)}")
-
-
-def _read_hub(table: CorpusTable) -> pa.Table:
-    import datasets  # slow to import, and only this branch needs it
-
-    wanted = [c for c in (table.text_column, table.pair_column, table.group_column) if c]
-    kept = []
-    try:
-        rows = datasets.load_dataset(table.hub, table.hub_config, split=table.split, streaming=True)
-        for row in islice(rows, table.max_rows):  # its own take() reads one row further
-            _require_columns(row, wanted, table.hub)
-            kept.append([row[column] for column in wanted])
-    except (OSError, ValueError) as error:
-        raise CorpusError(f"{table.hub} (split {table.split}) cannot be read: {error}") from error
-    return pa.table({c: [row[index] for row in kept] for index, c in enumerate(wanted)})
-
-
-def _columns(raw: pa.Table, table: CorpusTable, place: object, *, language: str) -> pa.Table:
-    """Reduce to the columns text, english, group, language; drop rows that lack a side."""
-    wanted = [c for c in (table.text_column, table.pair_column, table.group_column) if c]
-    _require_columns(raw.column_names, wanted, place)
-    raw = raw.slice(0, table.max_rows) if table.max_rows else raw
-    nothing = pa.repeat(pa.scalar(""), len(raw))
-    text = _strings(raw, table.text_column, place)
-    english = _strings(raw, table.pair_column, place) if table.pair_column else nothing
-    group = _strings(raw, table.group_column, place) if table.group_column else nothing
-    columns = pa.table(
-        {
-            "text": text,
-            "english": english,
-            "group": pc.fill_null(group, ""),
-            "language": pa.repeat(pa.scalar(language), len(raw)),
-        }
-    )
-    columns = columns.filter(_is_written(columns["text"]))
-    return columns.filter(_is_written(columns["english"])) if table.pair_column else columns
-
-
-def _is_written(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """True where there is more than white space; null, and so dropped, where there is nothing."""
-    return pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)

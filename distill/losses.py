@@ -1,77 +1,95 @@
-"""From a batch to its losses: run teacher and student, and apply the recipe's objective.
+"""From a batch to its losses: run teacher and student, and compare them as the recipe says.
 
 Forward passes run under the recipe's precision; losses are always computed in float32.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import reduce
+from operator import or_
 
 import torch
-from torch import Tensor
-from transformers import BertModel
+from torch import Tensor, nn
 
-from distill.batches import Batch
-from distill.objectives.lightmbert import attention_score_loss, hidden_state_loss
-from distill.objectives.sentence import contrastive_loss, distance_loss
-from distill.tables.objectives import LightmbertTable, SentenceTable
-from distill.taps import QueryKeyTap
-from distill.teacher import encode
+from distill.anatomy import Encoder
+from distill.batches import Batch, Tokens
+from distill.matching import Match, Side, Views
+from distill.objectives import without_autocast
+from distill.taps import Observer, Wants
 
-Losses = dict[str, Tensor]
 Autocast = Callable[[], AbstractContextManager[None]]
 
 
-class LightmbertLosses:
-    """Last-layer attention scores and hidden states of student against teacher.
+class Losses(nn.Module):
+    """All entries of a recipe over one student and one teacher.
 
-    The two may differ in depth, not in width, heads or vocabulary.
+    Holds the student and the matches, whose parameters are trained and belong into checkpoints;
+    the teacher is run, not held. Each encoder runs once over each side that a match reads.
     """
 
     def __init__(
-        self, student: BertModel, teacher: BertModel, table: LightmbertTable, autocast: Autocast
+        self, student: Encoder, teacher: Encoder, matches: Sequence[Match], autocast: Autocast
     ) -> None:
-        self._student, self._teacher, self._autocast = student, teacher, autocast
-        self._student_tap, self._teacher_tap = QueryKeyTap(student), QueryKeyTap(teacher)
-        self.weights = {"attention": table.attention_weight, "hidden": table.hidden_weight}
-
-    def __call__(self, batch: Batch) -> Losses:
-        with torch.inference_mode(), self._autocast():
-            target = encode(self._teacher, batch.text)
-        with self._autocast():
-            answer = encode(self._student, batch.text)
-        mask = batch.text.mask
-        return {
-            "attention": attention_score_loss(
-                self._student_tap.take(), self._teacher_tap.take(), mask
-            ),
-            "hidden": hidden_state_loss(answer.hidden, target.hidden, mask),
-        }
-
-
-class SentenceLosses:
-    """Student embeddings of a text and of its English against the teacher's of the English."""
-
-    def __init__(
-        self, student: BertModel, teacher: BertModel, table: SentenceTable, autocast: Autocast
-    ) -> None:
-        self._student, self._teacher, self._autocast = student, teacher, autocast
-        self._temperature = table.contrastive_temperature
+        super().__init__()
+        self.student = student
+        self.matches = nn.ModuleDict({match.kind: match for match in matches})
         self.weights = {
-            "distance": table.distance_weight,
-            "distance_english": table.distance_weight,
-            "contrastive": table.contrastive_weight,
+            f"{match.kind}.{name}": weight
+            for match in matches
+            for name, weight in match.weights.items()
+        }
+        """What each term counts for, by the names that `forward` gives."""
+        self._autocast = autocast
+        self._teacher = (teacher,)  # a tuple, for a module would be held
+        self._student_views = _Looking(
+            student, [(match.student_reads, match.student_wants) for match in matches]
+        )
+        self._teacher_views = _Looking(
+            teacher, [(match.teacher_reads, match.teacher_wants) for match in matches]
+        )
+
+    @property
+    def teacher(self) -> Encoder:
+        return self._teacher[0]
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Unweighted terms by `kind.term`, scalars in float32."""
+        # not inference_mode: its tensors cannot enter a graph, as a projected teacher's must
+        with torch.no_grad(), self._autocast():
+            teacher = self._teacher_views(batch, english=batch.teacher_english)
+        with self._autocast():
+            student = self._student_views(batch, english=batch.english)
+        with without_autocast():
+            return {
+                f"{kind}.{name}": term
+                for kind, match in self.matches.items()
+                for name, term in match(student, teacher, batch).items()
+            }
+
+    def trained(self) -> Iterator[nn.Parameter]:
+        """Parameters of the matches, to be trained beside the student's."""
+        return self.matches.parameters()
+
+
+class _Looking:
+    """One encoder's views of a batch, with only that hooked on a side which is wanted there."""
+
+    def __init__(self, encoder: Encoder, reads: Iterable[tuple[frozenset[Side], Wants]]) -> None:
+        wanted: dict[Side, list[Wants]] = {}
+        for sides, wants in reads:
+            for side in sides:
+                wanted.setdefault(side, []).append(wants)
+        self._observers = {
+            side: Observer(encoder, reduce(or_, wants)) for side, wants in wanted.items()
         }
 
-    def __call__(self, batch: Batch) -> Losses:
-        assert batch.english is not None, "prepare() refuses text without translations"
-        assert batch.teacher_english is not None
-        with torch.inference_mode(), self._autocast():
-            target = encode(self._teacher, batch.teacher_english).pooled
-        with self._autocast():
-            text = encode(self._student, batch.text).pooled
-            english = encode(self._student, batch.english).pooled
-        return {
-            "distance": distance_loss(text, target),
-            "distance_english": distance_loss(english, target),
-            "contrastive": contrastive_loss(text, target, temperature=self._temperature),
-        }
+    def __call__(self, batch: Batch, *, english: Tokens | None) -> Views:
+        tokens: dict[Side, Tokens | None] = {"text": batch.text, "english": english}
+        if batch.masked is not None:
+            tokens["masked"] = Tokens(batch.masked.ids, batch.text.mask)
+        views = {}
+        for side, observer in self._observers.items():
+            asked = tokens.get(side)
+            assert asked is not None, f"the batch lacks its {side} side, which an objective reads"
+            views[side] = observer(asked)
+        return Views(**views)

@@ -19,14 +19,15 @@ from torch import Tensor, nn
 from transformers import BertModel
 
 from app.errors import LightMBERTError
+from distill.anatomy import anatomy
 from distill.batches import Batches, Cursor, load_tokenizer
 from distill.checkpoint import Progress, load_checkpoint, save_checkpoint, save_encoder
 from distill.config import LoadedRecipe, RecipeError, require
 from distill.corpus import load_corpus
-from distill.losses import LightmbertLosses, SentenceLosses
+from distill.losses import Losses
+from distill.matching import match_class, match_of
 from distill.records import Records
 from distill.student import student_of
-from distill.tables.objectives import SentenceTable
 from distill.tables.train import TrainTable
 from distill.teacher import load_teacher, tokenizer_file, vocabularies_agree
 
@@ -44,7 +45,7 @@ class Run:
     table: TrainTable
     student: BertModel
     optimizer: torch.optim.Optimizer
-    losses: LightmbertLosses | SentenceLosses
+    losses: Losses
     batches: Batches
     device: torch.device
 
@@ -157,11 +158,13 @@ def prepare(loaded: LoadedRecipe) -> tuple[Run, str]:
     corpus = load_corpus(table.corpus, exponent=table.exponent)
     of_student = load_tokenizer(tokenizer_file(table.start), max_tokens=table.max_tokens)
     of_teacher = load_tokenizer(tokenizer_file(table.teacher), max_tokens=table.max_tokens)
-    sentence = isinstance(table.objective, SentenceTable)
-    if sentence and corpus.english is None:
-        raise RecipeError("objective 'sentence' needs parallel text: set pair_column")
-    if not sentence and not vocabularies_agree(of_student, of_teacher):
-        raise RecipeError("objective 'lightmbert' compares tokens: the vocabularies must agree")
+    for match in map(match_class, table.objective):
+        if match.parallel and corpus.english is None:
+            raise RecipeError(f"objective {match.kind!r} needs parallel text: set pair_column")
+        if match.same_pieces and not vocabularies_agree(of_student, of_teacher):
+            raise RecipeError(
+                f"objective {match.kind!r} compares tokens: the vocabularies must agree"
+            )
     teacher = load_teacher(table.teacher).to(device)
     student = student_of(
         table.start,
@@ -170,9 +173,6 @@ def prepare(loaded: LoadedRecipe) -> tuple[Run, str]:
     ).to(device)
     _check_room(table.start, student, of_student, max_tokens=table.max_tokens)
     _check_room(table.teacher, teacher, of_teacher, max_tokens=table.max_tokens)
-    _check_likeness(
-        student, teacher, ["hidden_size", *([] if sentence else ["num_attention_heads"])]
-    )
     return Run(
         table=table,
         student=student,
@@ -199,29 +199,19 @@ def _check_room(name: str, encoder: BertModel, tokenizer: Tokenizer, *, max_toke
         )
 
 
-def _check_likeness(student: BertModel, teacher: BertModel, parts: list[str]) -> None:
-    for part in parts:
-        found, wanted = getattr(student.config, part), getattr(teacher.config, part)
-        if found != wanted:
-            raise RecipeError(
-                f"{part} is {found} in the student and {wanted} in the teacher; "
-                "the objective compares them"
-            )
-
-
 def losses_of(
     student: BertModel, teacher: BertModel, table: TrainTable, device: torch.device
-) -> LightmbertLosses | SentenceLosses:
-    """The recipe's objective over these encoders, compiled if the recipe asks for it."""
+) -> Losses:
+    """The recipe's objectives over these encoders, compiled if the recipe asks for it."""
     autocast = partial(
         torch.autocast, device.type, torch.bfloat16, enabled=table.precision == "bf16"
     )
     if table.compile:
         student.encoder.compile(dynamic=True)
         teacher.encoder.compile(dynamic=True)
-    if isinstance(table.objective, SentenceTable):
-        return SentenceLosses(student, teacher, table.objective, autocast)
-    return LightmbertLosses(student, teacher, table.objective, autocast)
+    of_student, of_teacher = anatomy(student), anatomy(teacher)
+    matches = [match_of(entry, of_student, of_teacher) for entry in table.objective]
+    return Losses(student, teacher, matches, autocast).to(device)
 
 
 def optimizer_of(student: BertModel, table: TrainTable) -> torch.optim.Optimizer:

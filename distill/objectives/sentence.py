@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill.objectives import at_least_float32
+from distill.objectives import at_least_float32, full_precision
 
 
+@full_precision
 def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared distance between unit embeddings, averaged over texts: 2 - 2 cos, in [0, 4].
 
@@ -29,6 +30,7 @@ def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return (student - teacher).square().sum(-1).mean()
 
 
+@full_precision
 def contrastive_loss(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
     """InfoNCE in nats: each student row must pick its own teacher row out of the batch's.
 

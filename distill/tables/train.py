@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from distill.tables.objectives import Objective
+from distill.tables.objectives import Objectives
 from distill.tables.table import Share, Table
 from distill.tables.text import Corpora
 
@@ -24,7 +24,7 @@ class TrainTable(Table):
     student: StudentTable
     start: str
     """Encoder whose bottom layers the student copies: hub id or local folder."""
-    objective: Objective
+    objective: Objectives
     corpus: Corpora
     exponent: Share
     """Languages, and groups within them, are drawn with probability ~ rows ** exponent."""

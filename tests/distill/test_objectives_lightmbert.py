@@ -1,30 +1,39 @@
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from distill.objectives.lightmbert import QueryKey, attention_score_loss, hidden_state_loss
+from distill.objectives.lightmbert import attention_score_loss, hidden_state_loss
+
+
+class Pair(NamedTuple):
+    """Queries and keys."""
+
+    query: Tensor
+    key: Tensor
+
 
 B, A, T, K, H = 3, 2, 5, 4, 6
 LENGTHS = (5, 3, 1)
 MASK = torch.arange(T) < torch.tensor(LENGTHS)[:, None]
 
 
-def random_layer(seed: int, *, dtype: torch.dtype = torch.float32) -> QueryKey:
+def random_layer(seed: int, *, dtype: torch.dtype = torch.float32) -> Pair:
     generator = torch.Generator().manual_seed(seed)
     query, key = torch.randn(2, B, A, T, K, generator=generator, dtype=torch.float64).to(dtype)
-    return QueryKey(query, key)
+    return Pair(query, key)
 
 
-def near(layer: QueryKey, distance: float) -> QueryKey:
+def near(layer: Pair, distance: float) -> Pair:
     """Another layer, off by `distance` of its own size."""
     noise = random_layer(99, dtype=layer.query.dtype)
-    return QueryKey(layer.query + distance * noise.query, layer.key + distance * noise.key)
+    return Pair(layer.query + distance * noise.query, layer.key + distance * noise.key)
 
 
-def slow_attention_loss(student: QueryKey, teacher: QueryKey, lengths: tuple[int, ...]) -> float:
+def slow_attention_loss(student: Pair, teacher: Pair, lengths: tuple[int, ...]) -> float:
     """The obvious way, in float64: all (T, T) scores of each text cut to its real tokens."""
     total, count = 0.0, 0
     for text, length in enumerate(lengths):
@@ -44,11 +53,11 @@ def slow_attention_loss(student: QueryKey, teacher: QueryKey, lengths: tuple[int
 
 def test_attention_loss_matches_a_hand_computed_value() -> None:
     # One head of width 4, so Q K' is divided by 2.
-    student = QueryKey(
+    student = Pair(
         torch.tensor([[[[1.0, 0, 1, 0], [3, 1, 0, 0]]]]),
         torch.tensor([[[[2.0, 0, 0, 0], [0, 8, 4, 0]]]]),
     )  # scores (2, 4; 6, 8) / 2
-    teacher = QueryKey(
+    teacher = Pair(
         torch.tensor([[[[1.0, 0, 0, 0], [1, 0, 0, 0]]]]),
         torch.tensor([[[[2.0, 0, 0, 0], [2, 0, 0, 0]]]]),
     )  # scores all 1
@@ -77,8 +86,8 @@ def test_attention_loss_is_precise_to_float32_of_the_scores_where_terms_cancel()
     # the scores and cancel, so the error is bounded by them rather than by the loss, which is 0.
     teacher = random_layer(1)
     turn = torch.linalg.qr(torch.randn(K, K, generator=torch.Generator().manual_seed(3)))[0]
-    student = QueryKey(teacher.query @ turn, teacher.key @ turn)
-    nothing = QueryKey(torch.zeros_like(teacher.query), torch.zeros_like(teacher.key))
+    student = Pair(teacher.query @ turn, teacher.key @ turn)
+    nothing = Pair(torch.zeros_like(teacher.query), torch.zeros_like(teacher.key))
     scores = slow_attention_loss(teacher, nothing, LENGTHS)
     assert abs(attention_score_loss(student, teacher, MASK).item()) < 1e-6 * scores
 
@@ -97,7 +106,7 @@ def test_attention_loss_forms_no_matrix_of_tokens_by_tokens() -> None:
 
     tokens = 64
     student, teacher = (
-        QueryKey(*torch.randn(2, 1, 1, tokens, K, generator=torch.Generator().manual_seed(seed)))
+        Pair(*torch.randn(2, 1, 1, tokens, K, generator=torch.Generator().manual_seed(seed)))
         for seed in (1, 2)
     )
     student.query.requires_grad_()
@@ -152,7 +161,7 @@ def test_both_losses_are_the_same_with_more_padding() -> None:
         return torch.nn.functional.pad(tensor, (0, 0, 0, 3), value=7.0)
 
     mask = torch.nn.functional.pad(MASK, (0, 3))
-    student, teacher = (QueryKey(wider(x.query), wider(x.key)) for x in (student, teacher))
+    student, teacher = (Pair(wider(x.query), wider(x.key)) for x in (student, teacher))
     after = (
         attention_score_loss(student, teacher, mask),
         hidden_state_loss(wider(hidden), wider(target), mask),
@@ -162,7 +171,7 @@ def test_both_losses_are_the_same_with_more_padding() -> None:
 
 def test_the_order_of_texts_does_not_matter() -> None:
     student, teacher, order = random_layer(1), random_layer(2), torch.tensor([2, 0, 1])
-    moved = [QueryKey(layer.query[order], layer.key[order]) for layer in (student, teacher)]
+    moved = [Pair(layer.query[order], layer.key[order]) for layer in (student, teacher)]
     torch.testing.assert_close(
         attention_score_loss(moved[0], moved[1], MASK[order]),
         attention_score_loss(student, teacher, MASK),
@@ -175,7 +184,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
     inputs = [tensor.requires_grad_() for tensor in (student.query, student.key, hidden)]
 
     assert torch.autograd.gradcheck(
-        lambda query, key: attention_score_loss(QueryKey(query, key), teacher, MASK), inputs[:2]
+        lambda query, key: attention_score_loss(Pair(query, key), teacher, MASK), inputs[:2]
     )
     assert torch.autograd.gradcheck(lambda h: hidden_state_loss(h, target, MASK), inputs[2])
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from tiny_encoder import write_bert, write_encoder
 from tiny_world import (
     LAYERS,
+    LIGHTMBERT,
     SENTENCE,
     World,
     english_tokenizer,
@@ -54,7 +55,7 @@ def mean(records: list[dict[str, float]], name: str) -> float:
 
 def test_lightmbert_learns(world: World, tmp_path: Path) -> None:
     _, records = trained(tmp_path, train_table(world, steps=40))
-    for name in ("attention", "hidden"):
+    for name in ("lightmbert.attention", "lightmbert.hidden"):
         assert mean(records[-5:], name) < 0.4 * mean(records[:5], name)
 
 
@@ -66,13 +67,14 @@ def test_the_sentence_objective_learns_to_find_and_to_tell_apart(
         world,
         steps=60,
         student={"layers": 2, "freeze_embeddings": False},
-        objective=SENTENCE | {"contrastive_temperature": 0.02},
+        objective=[SENTENCE | {"contrastive_temperature": 0.02}],
         corpus=[few],
     )
     _, records = trained(tmp_path, table)
-    for name in ("distance", "distance_english"):
+    for name in ("sentence.distance", "sentence.distance_english"):
         assert mean(records[-5:], name) < 0.25 * mean(records[:5], name)
-    assert mean(records[-5:], "contrastive") < 0.75 * mean(records[:5], "contrastive")
+    name = "sentence.contrastive"
+    assert mean(records[-5:], name) < 0.75 * mean(records[:5], name)
 
 
 def test_frozen_embeddings_come_out_bit_for_bit_and_without_gradient(
@@ -96,7 +98,7 @@ def test_embeddings_that_are_not_frozen_move(world: World, tmp_path: Path) -> No
 
 def test_the_teacher_stays_as_it_was(world: World, tmp_path: Path) -> None:
     ready = prepared(tmp_path, train_table(world))
-    teacher = ready.losses._teacher
+    teacher = ready.losses.teacher
     for _ in train(ready, START):
         pass
     for name, tensor in load_teacher(str(world.teacher)).state_dict().items():
@@ -108,7 +110,11 @@ def test_a_student_that_is_the_teacher_has_nothing_to_learn(world: World, tmp_pa
     table = train_table(world, student={"layers": LAYERS, "freeze_embeddings": True})
     ready = prepared(tmp_path, table)
     record, _ = next(train(ready, START))
-    assert (record["attention"], record["hidden"], record["loss"]) == (0, 0, 0)
+    assert (record["lightmbert.attention"], record["lightmbert.hidden"], record["loss"]) == (
+        0,
+        0,
+        0,
+    )
     assert record["gradient_norm"] == 0
 
 
@@ -120,7 +126,10 @@ def test_losses_are_the_same_with_more_padding(world: World, tmp_path: Path) -> 
         torch.nn.functional.pad(batch.text.mask, (0, 5)),
     )
     torch.testing.assert_close(
-        ready.losses(Batch(wider, None, None)), ready.losses(batch), rtol=1e-4, atol=1e-5
+        ready.losses(Batch(wider, None, None, batch.languages)),
+        ready.losses(batch),
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
@@ -138,9 +147,9 @@ def test_sentence_losses_compare_each_side_with_the_teachers_english(
     target = unit(batch.teacher_english, load_teacher(str(world.english)))
     text, english = (unit(side, ready.student) for side in (batch.text, batch.english))
     losses = ready.losses(batch)
-    torch.testing.assert_close(losses["distance"], (2 - 2 * (text * target).sum(1)).mean())
+    torch.testing.assert_close(losses["sentence.distance"], (2 - 2 * (text * target).sum(1)).mean())
     torch.testing.assert_close(
-        losses["distance_english"], (2 - 2 * (english * target).sum(1)).mean()
+        losses["sentence.distance_english"], (2 - 2 * (english * target).sum(1)).mean()
     )
 
 
@@ -155,20 +164,15 @@ def test_a_step_follows_the_gradient_of_its_own_batch_alone(world: World, tmp_pa
 
 
 def test_the_total_is_weighted_as_the_recipe_says(world: World, tmp_path: Path) -> None:
-    objective = {"kind": "lightmbert", "attention_weight": 0.25, "hidden_weight": 3.0}
+    objective = [LIGHTMBERT | {"attention_weight": 0.25, "hidden_weight": 3.0}]
     _, records = trained(tmp_path, train_table(world, objective=objective, steps=3))
     for record in records:
-        expected = 0.25 * record["attention"] + 3.0 * record["hidden"]
+        expected = 0.25 * record["lightmbert.attention"] + 3.0 * record["lightmbert.hidden"]
         assert record["loss"] == pytest.approx(expected, rel=1e-6)
-    sentence = {
-        "kind": "sentence",
-        "distance_weight": 0.5,
-        "contrastive_weight": 2.0,
-        "contrastive_temperature": 0.1,
-    }
+    sentence = [SENTENCE | {"distance_weight": 0.5, "contrastive_weight": 2.0}]
     [record] = islice(trained(tmp_path, sentence_table(world, objective=sentence, steps=3))[1], 1)
-    distances = record["distance"] + record["distance_english"]
-    expected = 0.5 * distances + 2.0 * record["contrastive"]
+    distances = record["sentence.distance"] + record["sentence.distance_english"]
+    expected = 0.5 * distances + 2.0 * record["sentence.contrastive"]
     assert record["loss"] == pytest.approx(expected, rel=1e-6)
 
 
@@ -259,8 +263,8 @@ def test_a_run_leaves_records_a_checkpoint_and_an_encoder_that_is_the_student(
         assert record.keys() == {
             "step",
             "loss",
-            "attention",
-            "hidden",
+            "lightmbert.attention",
+            "lightmbert.hidden",
             "gradient_norm",
             "learning_rate_scale",
             "tokens_per_s",
@@ -410,8 +414,8 @@ def odd(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
 @pytest.mark.parametrize(
     ("teacher", "said"),
     [
-        ("wide", "hidden_size is 32 in the student and 64 in the teacher"),
-        ("two-headed", "num_attention_heads is 4 in the student and 2 in the teacher"),
+        ("wide", "width 32 in the student and 64 in the teacher"),
+        ("two-headed", "4 heads in the student, 2 in the teacher"),
         ("short", "max_tokens 32 exceeds the 16 positions of .*short"),
         ("few-rows", "tokenizer of .*few-rows has 1.. pieces, its table 20 rows"),
         ("other-words", "vocabularies must agree"),
@@ -427,7 +431,7 @@ def test_sentence_embeddings_of_another_width_are_refused(
     world: World, tmp_path: Path, odd: dict[str, Path]
 ) -> None:
     table = sentence_table(world, teacher=str(odd["wide-english"]))
-    refused(recipe(tmp_path, train=table), "hidden_size is 32 .* 64 in the teacher")
+    refused(recipe(tmp_path, train=table), "width 32 in the student and 64 in the teacher")
 
 
 def test_the_sentence_objective_refuses_text_without_translations(

@@ -109,9 +109,17 @@ def english_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-LIGHTMBERT = {"kind": "lightmbert", "attention_weight": 1.0, "hidden_weight": 1.0}
+LIGHTMBERT = {
+    "kind": "lightmbert",
+    "weight": 1.0,
+    "attention": "scores",
+    "attention_weight": 1.0,
+    "hidden_weight": 1.0,
+    "projection": "none",
+}
 SENTENCE = {
     "kind": "sentence",
+    "weight": 1.0,
     "distance_weight": 1.0,
     "contrastive_weight": 0.3,
     "contrastive_temperature": 0.1,
@@ -137,7 +145,7 @@ def train_table(world: World, **changes: object) -> dict[str, object]:
         "checkpoint_every_steps": 4,
         "record_every_steps": 1,
         "student": {"layers": 2, "freeze_embeddings": True},
-        "objective": LIGHTMBERT,
+        "objective": [LIGHTMBERT],
         "corpus": [{"path": world.mono}],
     } | changes
 
@@ -149,7 +157,7 @@ def sentence_table(world: World, **changes: object) -> dict[str, object]:
         **{
             "teacher": str(world.english),
             "student": {"layers": LAYERS, "freeze_embeddings": False},
-            "objective": SENTENCE,
+            "objective": [SENTENCE],
             "corpus": [{"path": world.parallel, "pair_column": "text_en"}],
         }
         | changes,

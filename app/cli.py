@@ -2,7 +2,8 @@
 
 import importlib
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -23,6 +24,7 @@ VERBS = (
     ("export", "Write a model folder: one ONNX graph with its heads, checked against torch."),
     ("quantize", "Add variants of lower precision to a model folder."),
     ("evaluate", "Measure encoders and a model folder per language."),
+    ("trim", "Cut an encoder's vocabulary to what some languages need."),
 )
 """Verbs of `distill`: modules of the same name with `run`, and what they do."""
 
@@ -48,6 +50,8 @@ models = typer.Typer(help="Look into model folders.", no_args_is_help=True)
 distill = typer.Typer(help="Make students from recipes.", no_args_is_help=True)
 app.add_typer(models, name="models")
 app.add_typer(distill, name="distill")
+lir = typer.Typer(help="Take the language out of embeddings.", no_args_is_help=True)
+distill.add_typer(lir, name="lir")
 
 Paths = Annotated[
     list[Path] | None,
@@ -71,6 +75,7 @@ Host = Annotated[str | None, typer.Option(help="Instead of LIGHTMBERT_HOST.")]
 Port = Annotated[int | None, typer.Option(help="Instead of LIGHTMBERT_PORT; 0 for any free one.")]
 Workers = Annotated[int | None, typer.Option(help="Processes, instead of LIGHTMBERT_WORKERS.")]
 Folder = Annotated[Path, typer.Argument(help="A model folder.", show_default=False)]
+RecipeFile = Annotated[Path, typer.Argument(help="A TOML file.", show_default=False)]
 
 BULK_HELP = """
 
@@ -210,24 +215,83 @@ def _answer_files(
         raise typer.Exit(1)
 
 
+@contextmanager
+def _distill_installed() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(("app.", "distill.")):
+            raise
+        _fail(f"distill needs {error.name}: pip install 'lightmbert[distill]'")
+
+
+def _run_recipe(recipe: Path, module: str, function: str = "run") -> None:
+    with _distill_installed():
+        from distill.config import load_recipe
+
+        loaded = load_recipe(recipe)
+        getattr(importlib.import_module(f"distill.{module}"), function)(loaded)
+
+
 def _add_verb(name: str, does: str) -> None:
     @distill.command(name, help=does)
-    def run(
-        recipe: Annotated[Path, typer.Argument(help="A TOML file.", show_default=False)],
-    ) -> None:
-        try:
-            from distill.config import load_recipe
-
-            loaded = load_recipe(recipe)
-            importlib.import_module(f"distill.{name}").run(loaded)
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith(("app.", "distill.")):
-                raise
-            _fail(f"distill needs {error.name}: pip install 'lightmbert[distill]'")
+    def run(recipe: RecipeFile) -> None:
+        _run_recipe(recipe, name)
 
 
 for _name, _does in VERBS:
-    _add_verb(_name, _does)
+    if _name != "trim":
+        _add_verb(_name, _does)
+
+
+@distill.command(help=f"{dict(VERBS)['trim']} By a recipe, or by options in its place.")
+def trim(
+    recipe: Annotated[Path | None, typer.Argument(help="A TOML file.", show_default=False)] = None,
+    encoder: Annotated[str | None, typer.Option(help="Folder or hub id.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where the smaller one goes.")] = None,
+    languages: Annotated[str | None, typer.Option(help="Such as de,fr.")] = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="A folder of LANG.parquet, .jsonl, .csv or .txt.")
+    ] = None,
+    min_share: Annotated[
+        float, typer.Option(help="Of a language's texts that a piece must occur in.")
+    ] = 0.0005,
+    texts: Annotated[int, typer.Option(help="At most so many are read of a language.")] = 100_000,
+    piece_head: Annotated[
+        bool, typer.Option("--piece-head", help="Carry the masked-language head too.")
+    ] = False,
+) -> None:
+    needed = {"encoder": encoder, "folder": folder, "languages": languages, "corpus": corpus}
+    lacking = [f"--{name}" for name, value in needed.items() if value is None]
+    if recipe is not None:
+        if len(lacking) < len(needed):
+            _fail("trim takes a recipe or options, not both")
+        _run_recipe(recipe, "trim")
+        return
+    if lacking:
+        _fail(f"trim needs a recipe, or also {', '.join(lacking)}")
+    with _distill_installed():
+        importlib.import_module("distill.trim").run_options(
+            **needed, min_share=min_share, texts_per_language=texts, piece_head=piece_head
+        )
+
+
+@lir.command("fit")
+def lir_fit(recipe: RecipeFile) -> None:
+    """Find what all sentences of a language share, from the recipe's [lir] table."""
+    _run_recipe(recipe, "lir", "fit")
+
+
+@lir.command("apply")
+def lir_apply(recipe: RecipeFile) -> None:
+    """Take it out of the embeddings of a model folder, inside its graphs."""
+    _run_recipe(recipe, "lir", "apply")
+
+
+@lir.command("measure")
+def lir_measure(recipe: RecipeFile) -> None:
+    """Score retrieval and similarity with it and without it."""
+    _run_recipe(recipe, "lir", "measure")
 
 
 def _settings(**given: object) -> "Settings":

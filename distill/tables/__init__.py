@@ -6,6 +6,7 @@ from distill.tables.run import RunTable
 from distill.tables.ship import ExportTable, QuantizeTable
 from distill.tables.table import Table
 from distill.tables.train import TrainTable
+from distill.tables.trim import TrimTable
 from distill.tables.vocabulary import AlignTable, TokenizerTable
 
 
@@ -20,3 +21,4 @@ class Recipe(Table):
     export: ExportTable | None = None
     quantize: QuantizeTable | None = None
     evaluate: EvaluateTable | None = None
+    trim: TrimTable | None = None

@@ -8,7 +8,7 @@ from tiny_world import World, recipe, sentence_table, train_table
 from distill.config import RecipeError, load_recipe, require
 
 RECIPES = sorted(Path(__file__).parents[2].glob("distill/recipes/*.toml"))
-VERBS = ("tokenizer", "align", "train", "finetune", "export", "quantize", "evaluate")
+VERBS = ("tokenizer", "align", "train", "finetune", "export", "quantize", "evaluate", "trim")
 
 RUN = """
 [run]

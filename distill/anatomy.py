@@ -10,6 +10,7 @@ from typing import Protocol, TypeAlias
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from distill.layered import FAMILY as LAYERED
 from distill.sources import EncoderError
 
 Encoder: TypeAlias = PreTrainedModel
@@ -161,10 +162,29 @@ def _modernbert(encoder: Encoder) -> _Parts:
     )
 
 
+def _layered(encoder: Encoder) -> _Parts:
+    layers = tuple(encoder.encoder.layer)
+    attentions = {
+        number: layer.attention.self
+        for number, layer in enumerate(layers, start=1)
+        if hasattr(layer, "attention")
+    }
+    return _Parts(
+        word_table=encoder.embeddings.word_embeddings,
+        layers=layers,
+        projections={
+            number: (part.query, part.key, part.value) for number, part in attentions.items()
+        },
+        body=encoder.encoder,
+        heads=encoder.config.num_attention_heads,
+    )
+
+
 FAMILIES: Mapping[str, Callable[[Encoder], _Parts]] = {
     "bert": _bert,
     "xlm-roberta": _roberta,
     "roberta": _roberta,
     "distilbert": _distilbert,
     "modernbert": _modernbert,
+    LAYERED: _layered,
 }

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import safe_open
@@ -9,6 +10,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PretrainedConfig
 
+import distill.layered  # noqa: F401 - makes its family known to transformers
 from distill.anatomy import PIECE_HEAD, Encoder, known_family
 from distill.batches import Tokens
 from distill.piece_head import HEADS, PieceHead, head_of, stored_head
@@ -19,6 +21,7 @@ __all__ = [
     "Encoded",
     "Encoder",
     "EncoderError",
+    "attention_here",
     "encode",
     "load_encoder",
     "load_skeleton",
@@ -27,6 +30,7 @@ __all__ = [
     "vocabularies_agree",
 ]
 
+Attention = Literal["eager", "sdpa"]
 WEIGHTS_FILE = "model.safetensors"
 DROPOUT = (
     "hidden_dropout_prob",
@@ -55,17 +59,31 @@ def encode(encoder: Encoder, tokens: Tokens) -> Encoded:
     return Encoded(hidden, mean_over_tokens(hidden, tokens.mask))
 
 
-def load_encoder(name: str, *, layers: int | None = None, pieces: bool = False) -> Encoder:
+def attention_here() -> Attention:
+    """How attention is computed on this machine.
+
+    On CPUs by plain matrix products, which trains faster there than the fused kernel at sentence
+    lengths (measured: 311 against 178 texts/s, 6 x 384, 32 tokens).
+    """
+    return "sdpa" if torch.cuda.is_available() else "eager"
+
+
+def load_encoder(
+    name: str,
+    *,
+    layers: int | None = None,
+    pieces: bool = False,
+    attention: Attention | None = None,
+) -> Encoder:
     """Load an encoder in float32, without pooler and dropout; `layers` keeps the bottom ones.
 
-    Matching a teacher is regression: dropout's noise has no place in it. On CPUs attention is
-    computed by plain matrix products, which trains faster there than the fused kernel at
-    sentence lengths (measured: 311 against 178 texts/s, 6 x 384, 32 tokens).
+    Matching a teacher is regression: dropout's noise has no place in it.
 
     Args:
         name: hub id, folder, or sentence-transformers folder that pools by the mean.
         layers: how many of its layers to keep, from the bottom; all if not given.
         pieces: load its masked-language head too, as a part of the encoder.
+        attention: how it computes attention; as `attention_here` if not given.
 
     Raises:
         EncoderError: the encoder is missing or incomplete, of another family, has fewer layers,
@@ -73,7 +91,7 @@ def load_encoder(name: str, *, layers: int | None = None, pieces: bool = False) 
     """
     source = source_of(name)
     config = _config(source, layers=layers)
-    encoder, missing = _loaded(AutoModel, source, config)
+    encoder, missing = _loaded(AutoModel, source, config, attention)
     if missing:
         # transformers fills them with random numbers and warns
         raise EncoderError(f"{name} lacks {len(missing)} of its weights, such as {missing[0]}")
@@ -82,9 +100,10 @@ def load_encoder(name: str, *, layers: int | None = None, pieces: bool = False) 
     return encoder
 
 
-def load_teacher(name: str, *, pieces: bool = False) -> Encoder:
+def load_teacher(name: str, *, pieces: bool = False, attention: Attention | None = None) -> Encoder:
     """Load an encoder that stays as it is: evaluation mode, no gradient."""
-    return load_encoder(name, pieces=pieces).eval().requires_grad_(False)
+    encoder = load_encoder(name, pieces=pieces, attention=attention)
+    return encoder.eval().requires_grad_(False)
 
 
 def load_skeleton(name: str, *, layers: int | None = None, pieces: bool = False) -> Encoder:
@@ -130,13 +149,18 @@ def _config(source: Source, *, layers: int | None) -> PretrainedConfig:
     for field in DROPOUT:
         if hasattr(config, field):
             setattr(config, field, 0.0)
+    if hasattr(config, "body"):
+        config.body = config.body[: config.num_hidden_layers]
     # ModernBERT would compile parts of itself
     config.reference_compile = False
     return config
 
 
 def _loaded(
-    kind: type[AutoModel], source: Source, config: PretrainedConfig
+    kind: type[AutoModel],
+    source: Source,
+    config: PretrainedConfig,
+    attention: Attention | None,
 ) -> tuple[Encoder, list[str]]:
     """A model, and the names of weights that its files lack."""
     whole = _without_pooler(config) if kind is AutoModel else {}
@@ -145,7 +169,7 @@ def _loaded(
             source.name,
             subfolder=source.subfolder,
             config=config,
-            attn_implementation="sdpa" if torch.cuda.is_available() else "eager",
+            attn_implementation=attention or attention_here(),
             dtype=torch.float32,
             output_loading_info=True,
             **whole,
@@ -154,11 +178,8 @@ def _loaded(
 
 
 def _without_pooler(config: PretrainedConfig) -> dict[str, bool]:
-    has_pooler = "bert" in config.model_type and config.model_type not in (
-        "distilbert",
-        "modernbert",
-    )
-    return {"add_pooling_layer": False} if has_pooler else {}
+    with_pooler = config.model_type in ("bert", "xlm-roberta", "roberta")
+    return {"add_pooling_layer": False} if with_pooler else {}
 
 
 def _head(source: Source, config: PretrainedConfig) -> PieceHead:
@@ -166,7 +187,7 @@ def _head(source: Source, config: PretrainedConfig) -> PieceHead:
         return stored_head(config, own)
     if config.model_type not in HEADS:
         raise EncoderError(f"{source.name} has no masked-language head")
-    model, missing = _loaded(AutoModelForMaskedLM, source, config)
+    model, missing = _loaded(AutoModelForMaskedLM, source, config, None)
     if missing:
         raise EncoderError(
             f"{source.name} has no masked-language head: it lacks {', '.join(missing)}. "

@@ -66,7 +66,7 @@ def test_the_sentence_objective_learns_to_find_and_to_tell_apart(
     table = sentence_table(
         world,
         steps=60,
-        student={"layers": 2, "freeze_embeddings": False},
+        student={"layers": 2, "initialisation": "bottom", "embeddings": "trained"},
         objective=[SENTENCE | {"contrastive_temperature": 0.02}],
         corpus=[few],
     )
@@ -89,7 +89,7 @@ def test_frozen_embeddings_come_out_bit_for_bit_and_without_gradient(
 
 
 def test_embeddings_that_are_not_frozen_move(world: World, tmp_path: Path) -> None:
-    table = train_table(world, student={"layers": 2, "freeze_embeddings": False}, steps=3)
+    table = train_table(world, student={"layers": 2, "initialisation": "bottom", "embeddings": "trained"}, steps=3)
     teacher = load_teacher(str(world.teacher)).embeddings.state_dict()
     ready, _ = trained(tmp_path, table)
     for name in ("word_embeddings.weight", "LayerNorm.bias"):
@@ -107,7 +107,7 @@ def test_the_teacher_stays_as_it_was(world: World, tmp_path: Path) -> None:
 
 
 def test_a_student_that_is_the_teacher_has_nothing_to_learn(world: World, tmp_path: Path) -> None:
-    table = train_table(world, student={"layers": LAYERS, "freeze_embeddings": True})
+    table = train_table(world, student={"layers": LAYERS, "initialisation": "bottom", "embeddings": "frozen"})
     ready = prepared(tmp_path, table)
     record, _ = next(train(ready, START))
     assert (record["lightmbert.attention"], record["lightmbert.hidden"], record["loss"]) == (
@@ -190,7 +190,7 @@ def test_in_bfloat16_losses_are_still_float32(world: World, tmp_path: Path) -> N
 def test_matrices_decay_vectors_do_not_and_embeddings_have_their_own_rate(
     world: World, tmp_path: Path
 ) -> None:
-    student = {"layers": 2, "freeze_embeddings": False}
+    student = {"layers": 2, "initialisation": "bottom", "embeddings": "trained"}
     ready = prepared(tmp_path, train_table(world, student=student, weight_decay=0.3))
     names = {parameter: name for name, parameter in ready.student.named_parameters()}
     found = {

@@ -144,7 +144,7 @@ def train_table(world: World, **changes: object) -> dict[str, object]:
         "compile": False,
         "checkpoint_every_steps": 4,
         "record_every_steps": 1,
-        "student": {"layers": 2, "freeze_embeddings": True},
+        "student": {"layers": 2, "initialisation": "bottom", "embeddings": "frozen"},
         "objective": [LIGHTMBERT],
         "corpus": [{"path": world.mono}],
     } | changes
@@ -156,7 +156,7 @@ def sentence_table(world: World, **changes: object) -> dict[str, object]:
         world,
         **{
             "teacher": str(world.english),
-            "student": {"layers": LAYERS, "freeze_embeddings": False},
+            "student": {"layers": LAYERS, "initialisation": "bottom", "embeddings": "trained"},
             "objective": [SENTENCE],
             "corpus": [{"path": world.parallel, "pair_column": "text_en"}],
         }

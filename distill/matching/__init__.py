@@ -3,10 +3,21 @@
 from typing import Any
 
 from distill.anatomy import Anatomy
+from distill.matching.distilbert import DistilbertMatch
 from distill.matching.lightmbert import LightmbertMatch
 from distill.matching.match import Match, Side, Views
+from distill.matching.minilm import MinilmMatch
 from distill.matching.sentence import SentenceMatch
-from distill.tables.objectives import LightmbertTable, ObjectiveTable, SentenceTable
+from distill.matching.tinybert import TinybertMatch
+from distill.tables.objectives import (
+    DistilbertTable,
+    LightmbertTable,
+    Minilm1Table,
+    Minilm2Table,
+    ObjectiveTable,
+    SentenceTable,
+    TinybertTable,
+)
 
 __all__ = ["Match", "Side", "Views", "match_class", "match_of"]
 
@@ -29,5 +40,9 @@ def match_of(table: ObjectiveTable, student: Anatomy, teacher: Anatomy) -> Match
 
 _MATCHES: dict[type, Any] = {  # Any: each match takes its own table
     LightmbertTable: LightmbertMatch,
+    TinybertTable: TinybertMatch,
+    DistilbertTable: DistilbertMatch,
+    Minilm1Table: MinilmMatch,
+    Minilm2Table: MinilmMatch,
     SentenceTable: SentenceMatch,
 }

@@ -4,9 +4,9 @@ A match joins pure losses to two encoders. What it learns (projections) or remem
 its own parameters and buffers, so a checkpoint holds them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NoReturn
 
 from torch import Tensor, nn
 
@@ -17,6 +17,8 @@ from distill.tables.objectives import ObjectiveTable
 from distill.taps import View, Wants
 
 Side = Literal["text", "english", "masked"]
+Owner = Literal["student", "teacher"]
+OWNERS: tuple[Owner, ...] = ("student", "teacher")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,9 @@ class Match(nn.Module):
     """Reads the masked side, which is made only if asked for."""
     same_pieces: ClassVar[bool] = True
     """Both encoders read the same token ids, so their vocabularies must agree."""
+
+    teacher_pooled: ClassVar[bool] = False
+    """Looks at nothing of the teacher but its embedding of a text, `View.pooled`."""
 
     student_wants: Wants
     teacher_wants: Wants
@@ -80,16 +85,16 @@ class Refusals:
         self._kind, self._student, self._teacher = kind, student, teacher
 
     def attention(self) -> None:
-        for owner, facts in (("student", self._student), ("teacher", self._teacher)):
-            if not facts.attention_layers:
-                self._refuse(f"compares attention, and the {owner} has no attention layer")
+        for owner in OWNERS:
+            if not self._facts(owner).attention_layers:
+                self.because(f"compares attention, and the {owner} has no attention layer")
 
     def scores(self) -> None:
         """Scores of queries and keys, head by head, as they leave their projections."""
         self.attention()
-        for owner, facts in (("student", self._student), ("teacher", self._teacher)):
-            if facts.rotary:
-                self._refuse(
+        for owner in OWNERS:
+            if self._facts(owner).rotary:
+                self.because(
                     f"compares attention scores, and the {owner} turns queries and keys by their "
                     "positions afterwards; 'minilm' of version 2 compares what does not need them"
                 )
@@ -97,31 +102,44 @@ class Refusals:
 
     def heads(self) -> None:
         if self._student.heads != self._teacher.heads:
-            self._refuse(
+            self.because(
                 f"compares head by head: {self._student.heads} heads in the student, "
                 f"{self._teacher.heads} in the teacher"
             )
 
     def width(self, remedy: str) -> None:
         if self._student.width != self._teacher.width:
-            self._refuse(
+            self.because(
                 f"compares hidden states of width {self._student.width} in the student and "
                 f"{self._teacher.width} in the teacher; {remedy}"
             )
 
     def pieces(self) -> None:
-        for owner, facts in (("student", self._student), ("teacher", self._teacher)):
-            if not facts.has_pieces:
-                self._refuse(f"compares pieces, and the {owner} has no masked-language head")
+        for owner in OWNERS:
+            if not self._facts(owner).has_pieces:
+                self.because(f"compares pieces, and the {owner} has no masked-language head")
 
-    def layer(self, layer: int, owner: Literal["student", "teacher"]) -> None:
+    def layer(self, layer: int, owner: Owner) -> None:
         """A layer that must be there and have attention."""
-        facts = self._student if owner == "student" else self._teacher
-        if layer not in facts.attention_layers:
-            self._refuse(
-                f"asks for attention layer {layer} of the {owner}; it has "
-                f"{', '.join(map(str, facts.attention_layers))}"
-            )
+        layers = self._facts(owner).attention_layers
+        if layer not in layers:
+            found = ", ".join(map(str, layers)) or "none"
+            self.because(f"compares attention of layer {layer}; the {owner} has it in {found}")
 
-    def _refuse(self, reason: str) -> None:
+    def depth(self, layers: Iterable[int], owner: Owner) -> None:
+        """Layers that must be there."""
+        depth = self._facts(owner).depth
+        if beyond := [layer for layer in layers if layer > depth]:
+            self.because(f"names layer {beyond[0]} of the {owner}, which has {depth}")
+
+    def uneven(self, heads: int) -> None:
+        """A number of heads that must divide both widths."""
+        for owner in OWNERS:
+            if (width := self._facts(owner).width) % heads:
+                self.because(f"asks for {heads} relation heads; the {owner} is {width} wide")
+
+    def because(self, reason: str) -> NoReturn:
         raise RecipeError(f"objective {self._kind!r} {reason}")
+
+    def _facts(self, owner: Owner) -> Anatomy:
+        return self._student if owner == "student" else self._teacher

@@ -20,6 +20,7 @@ class SentenceMatch(Match):
     teacher_reads = frozenset({"english"})
     parallel = True
     same_pieces = False
+    teacher_pooled = True
 
     def __init__(self, table: SentenceTable, student: Anatomy, teacher: Anatomy) -> None:
         super().__init__(

@@ -4,7 +4,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from distill.int8 import QuantizeError
+from distill.rewrite import Rewriter
+from distill.word_table import (
+    EMBEDDING,
+    Block,
+    QuantizeError,
+    require_one_table,
+    write_normalised,
+    write_sum,
+)
 
 BODY = frozenset(
     {"EmbedLayerNormalization", "Attention", "MatMul", "Add", "LayerNormalization", "Gelu"}
@@ -12,18 +20,24 @@ BODY = frozenset(
 """Operators of the encoder: fp16 in the fp16 variant. Pooling and heads stay fp32."""
 
 
-def fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+def fp16(model: onnx.ModelProto, *, block: Block | None = None) -> onnx.ModelProto:
     """Return a copy whose encoder is fp16; pooling, heads and outputs stay fp32.
+
+    With a block the word table is int8, a scale for each: half the size of the file. What is
+    looked up is added up in fp32, and cast before it is normalised.
 
     Not by onnxruntime.transformers.float16: told to leave pooling alone, version 1.31 casts
     one tensor twice under one name, and the graph does not load. The encoder begins at
     integers and ends in one hidden state, so one cast is all that it takes.
 
     Raises:
-        QuantizeError: a weight is too large for fp16.
+        QuantizeError: a weight is too large for fp16; or with a block, the graph has no word
+            table or several, or its rows do not divide into such blocks.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    if block is not None:
+        _shrink_table(copy, block)
     graph = copy.graph
     body = [node for node in graph.node if node.op_type in BODY]
     weights = {name for node in body for name in node.input}
@@ -38,6 +52,19 @@ def fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.node.insert(list(graph.node).index(body[-1]) + 1, cast)
     del graph.value_info[:]
     return copy
+
+
+def _shrink_table(model: onnx.ModelProto, block: Block) -> None:
+    require_one_table(model)
+    graph = Rewriter(model)
+    for node in graph.nodes:
+        if node.op_type != EMBEDDING:
+            graph.keep(node)
+            continue
+        embedded = write_sum(graph, node, block=block, for_cuda=True)
+        half = graph.write("Cast", [embedded], "embedded_fp16", to=TensorProto.FLOAT16)
+        write_normalised(graph, node, half)
+    graph.finish()
 
 
 def _halved(tensor: onnx.TensorProto) -> onnx.TensorProto:

@@ -9,9 +9,8 @@ which looks at another text, so a text's result does not depend on its company i
   alpha 0.5). For attention the divisors go into the value projection and cost nothing.
 - What leaves GELU differs too much from token to token, so each token has a scale of its own.
 
-The word table, most of a multilingual student, has one scale per row: one for all would be set
-by its longest row. Kernels without VNNI add pairs of products in 16 bits and saturate on weights
-of more than 7 bits; with VNNI all 8 bits count.
+The word table is in `distill.word_table`. Kernels without VNNI add pairs of products in 16 bits
+and saturate on weights of more than 7 bits; with VNNI all 8 bits count.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,27 +18,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from app.errors import LightMBERTError
 from app.runtime.outputs import Floats
 from app.runtime.tokenizer import Encoded
 from distill.calibration import Range, channel_ranges
 from distill.rewrite import Rewriter, attribute
+from distill.word_table import Block, QuantizeError, require_one_table, write_normalised, write_sum
 
-LARGEST_ROW_VALUE = 127
 LARGEST_ACTIVATION = 255
 GELU_MINIMUM = 0.17
 """GELU is nowhere below -0.17."""
 GELU_ZERO = 16
 """The step that stands for 0 behind GELU: -0.17 is at most so many steps below it."""
-
-
-class QuantizeError(LightMBERTError):
-    """A graph cannot be made smaller as promised."""
-
-    code = "quantize_failed"
 
 
 @dataclass(frozen=True)
@@ -60,27 +51,33 @@ class _Activation:
     zero: str
 
 
-def int8(model: onnx.ModelProto, texts: Iterable[Encoded], *, weight_bits: int) -> onnx.ModelProto:
+def int8(
+    model: onnx.ModelProto, texts: Iterable[Encoded], *, weight_bits: int, block: Block = "row"
+) -> onnx.ModelProto:
     """Return a copy with int8 matrix products and an int8 word table.
 
     Args:
         model: as `distill.graph` writes it.
         texts: calibration text.
         weight_bits: 7 where a processor without VNNI is to run it, or 8.
+        block: which values of the word table share a scale.
 
     Raises:
-        QuantizeError: the graph holds a product in a place that is not known here.
+        QuantizeError: the graph holds a product in a place that is not known here, has no word
+            table or several, or its rows do not divide into such blocks.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     largest_weight = 2 ** (weight_bits - 1) - (weight_bits == 8)
+    require_one_table(copy)
     products = _products(copy)
     ranges = dict(channel_ranges(copy, [node.input[0] for node in products], texts))
     quiet_contexts(copy, ranges)
     graph = Rewriter(copy)
     for node in graph.nodes:
         if node.op_type == "EmbedLayerNormalization":
-            _write_embedding(graph, node)
+            embedded = write_sum(graph, node, block=block, for_cuda=False)
+            write_normalised(graph, node, embedded)
         elif node.op_type == "Attention":
             _write_attention(graph, node, ranges[node.input[0]], largest_weight)
         elif node in products:
@@ -141,14 +138,6 @@ def quiet_contexts(model: onnx.ModelProto, ranges: dict[str, Range]) -> None:
         graph.constant(product.input[1], after * divisors[:, None])
         ranges[context] = ranges[context].over(divisors)
     graph.finish()
-
-
-def quantize_rows(table: Floats) -> tuple[NDArray[np.int8], Floats]:
-    """Return a table (V, H) as int8 and a scale per row (V, 1); no value is off by more than half."""
-    largest = np.abs(table).max(axis=1, keepdims=True)
-    # A row of zeros, as padding has, keeps any scale.
-    scales = np.where(largest > 0, largest / LARGEST_ROW_VALUE, 1).astype(np.float32)
-    return np.rint(table / scales).astype(np.int8), scales
 
 
 def _weight(graph: Rewriter, name: str, values: Floats, largest: int) -> _Weight:
@@ -250,23 +239,3 @@ def _multiply(graph: Rewriter, left: _Activation, right: _Weight, output: str) -
         left.steps, right.steps, left.scale, right.scales, left.zero, right.zeros
     )  # fmt: skip
     return graph.write("MatMulIntegerToFloat", list(inputs), output)
-
-
-def _write_embedding(graph: Rewriter, node: onnx.NodeProto) -> None:
-    """Take EmbedLayerNormalization apart, whose one scale per table is too coarse."""
-    ids, types, words, positions, segments, gamma, beta, *_ = node.input
-    rows, scales = quantize_rows(graph.array(words))
-    row_names = graph.constant("word_rows", rows), graph.constant("word_scales", scales)
-    picked = graph.write("Gather", [row_names[0], ids], "word_steps")
-    steps = graph.write("Cast", [picked], "word_values", to=TensorProto.FLOAT)
-    scale = graph.write("Gather", [row_names[1], ids], "word_scale")
-    word = graph.write("Mul", [steps, scale], "word")  # (B, T, H)
-    tokens = graph.write("Shape", [ids], "token_count", start=1, end=2)
-    first = graph.constant("first_position", np.array([0]))
-    position = graph.write("Slice", [positions, first, tokens], "position")  # (T, H)
-    embedded = graph.write("Add", [word, position], "placed")
-    if types:
-        segment = graph.write("Gather", [segments, types], "segment")
-        embedded = graph.write("Add", [embedded, segment], "embedded")
-    epsilon = attribute(node, "epsilon")
-    graph.write("LayerNormalization", [embedded, gamma, beta], node.output[0], epsilon=epsilon)

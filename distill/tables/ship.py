@@ -29,6 +29,10 @@ class QuantizeTable(Table):
 
     model_dir: Path
     variants: tuple[Literal["int8-avx2", "int8-vnni", "fp16"], ...]
+    word_table_block: PositiveInt | Literal["row"]
+    """Values of the int8 word table that share a scale: so many neighbours of a row, or all."""
+    fp16_word_table: Literal["fp16", "int8"]
+    """What the word table of the fp16 variant is; int8 halves its file."""
     calibration: Corpora
     """Text like that which will be served; int8 takes the ranges of its activations from it."""
     calibration_texts: PositiveInt

@@ -17,9 +17,11 @@ from distill.calibration import channel_ranges
 from distill.export import Card, export_student
 from distill.fp16 import fp16
 from distill.heads import save_head
-from distill.int8 import QuantizeError, int8, quantize_rows, smoothing
+from distill.int8 import int8, smoothing
 from distill.parity import ParityError
-from distill.quantize import Small, quantize_student
+from distill.quantize import quantize_student
+from distill.variants import Small
+from distill.word_table import Block, QuantizeError, quantize_table
 
 TOLERANCES: dict[Small, Tolerance] = {
     "int8-avx2": Tolerance(min_cosine=0.99, max_probability_error=0.2),
@@ -72,20 +74,36 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_row_is_off_by_half_a_step_of_its_own_at_most() -> None:
+@pytest.mark.parametrize(("block", "groups"), [("row", 1), (8, 4), (32, 1)])
+def test_a_value_is_off_by_half_a_step_of_its_block_at_most(block: Block, groups: int) -> None:
     random = np.random.default_rng(0)
     lengths = 10.0 ** np.arange(-3, 3)[:, None]
     table = (random.standard_normal((6, 32)) * lengths).astype(np.float32)
-    rows, scales = quantize_rows(table)
-    assert rows.dtype == np.int8
-    steps = np.abs(table).max(axis=1, keepdims=True) / 127
-    assert (np.abs(rows * scales - table) <= steps * 0.5001).all()
+    table[:, :8] *= 50
+    small = quantize_table(table, block=block)
+    assert small.steps.dtype == np.int8
+    assert small.scales.shape == (6, groups)
+    largest = np.abs(table.reshape(6, groups, -1)).max(axis=2)
+    bound = np.repeat(largest / 127, 32 // groups, axis=1) * 0.5001
+    assert (np.abs(small.values() - table) <= bound).all()
+
+
+def test_smaller_blocks_lose_less() -> None:
+    table = np.random.default_rng(0).standard_normal((20, 64)).astype(np.float32)
+    blocks: tuple[Block, ...] = ("row", 32, 8)
+    lost = [np.abs(quantize_table(table, block=b).values() - table).mean() for b in blocks]
+    assert lost[0] > 1.1 * lost[1] > 1.2 * lost[2]
 
 
 def test_a_row_of_zeros_stays_zero() -> None:
-    rows, scales = quantize_rows(np.zeros((2, 4), dtype=np.float32))
-    assert not rows.any()
-    assert np.isfinite(scales).all()
+    small = quantize_table(np.zeros((2, 4), dtype=np.float32), block="row")
+    assert not small.steps.any()
+    assert np.isfinite(small.scales).all()
+
+
+def test_rows_that_do_not_divide_into_blocks_are_refused() -> None:
+    with pytest.raises(QuantizeError, match="rows of 32 do not divide into blocks of 5"):
+        quantize_table(np.zeros((2, 32), dtype=np.float32), block=5)
 
 
 def test_the_word_table_is_int8_and_close_to_the_original(exported: Path, quantized: Path) -> None:
@@ -171,7 +189,7 @@ def test_without_fp32_only_the_smaller_variants_stay(fresh: Path) -> None:
     quantize_student(fresh, tolerances=TOLERANCES, calibration=TEXTS, texts=TEXTS, keep_fp32=False)
     assert [v.precision for v in load_manifest(fresh).variants] == ["int8", "fp16"]
     assert not list(fresh.glob("*fp32*"))
-    with pytest.raises(VariantError, match="holds int8, fp16; quantize starts from fp32"):
+    with pytest.raises(VariantError, match="holds int8, fp16; smaller ones start from fp32"):
         quantize_student(
             fresh, tolerances=TOLERANCES, calibration=TEXTS, texts=TEXTS, keep_fp32=True
         )
@@ -323,3 +341,63 @@ def test_a_weight_beyond_fp16_is_refused(exported: Path) -> None:
     tensor.CopyFrom(numpy_helper.from_array(large, tensor.name))
     with pytest.raises(QuantizeError, match="70000; fp16 ends at 65504"):
         fp16(model)
+
+
+def test_a_graph_without_the_known_table_is_refused(exported: Path) -> None:
+    model = graph_of(exported, "fp32")
+    next(n for n in model.graph.node if n.op_type == "EmbedLayerNormalization").op_type = "Other"
+    for make in (lambda: int8(model, [], weight_bits=7), lambda: fp16(model, block="row")):
+        with pytest.raises(QuantizeError, match=r"0 of EmbedLayerNormalization.*factorised"):
+            make()
+
+
+@pytest.mark.parametrize("block", ["row", 8])
+def test_a_small_table_in_a_graph_gives_what_its_steps_are_worth(
+    exported: Path, block: Block
+) -> None:
+    model, texts = graph_of(exported, "fp32"), calibrating(exported)
+    [table] = [tensor for tensor in model.graph.initializer if tensor.name == WORDS]
+    worth = quantize_table(numpy_helper.to_array(table), block=block).values()
+    half = outputs(fp16(model, block=block), texts)
+    table.CopyFrom(numpy_helper.from_array(worth, WORDS))
+    assert half == pytest.approx(outputs(fp16(model), texts), abs=2e-2)
+    eight = outputs(int8(graph_of(exported, "fp32"), texts, weight_bits=8, block=block), texts)
+    reference = outputs(model, texts)
+    cosines = (eight * reference).sum(1) / np.linalg.norm(eight, axis=1)
+    assert (cosines / np.linalg.norm(reference, axis=1)).min() > 0.99
+
+
+def test_an_fp16_variant_with_an_int8_table_asks_for_no_shape(fresh: Path) -> None:
+    bytes_of = {}
+    for table in ("fp16", "int8"):
+        quantize_student(
+            fresh,
+            tolerances={"fp16": TOLERANCES["fp16"]},
+            calibration=TEXTS,
+            texts=TEXTS,
+            keep_fp32=True,
+            block=16,
+            fp16_table=table,
+        )
+        tensors = tensors_of(model := graph_of(fresh, "fp16"))
+        bytes_of[table] = sum(
+            tensor.nbytes for name, tensor in tensors.items() if name == WORDS or "word_" in name
+        )
+    assert tensors["word_rows"].dtype == np.int8
+    assert bytes_of["int8"] < 0.8 * bytes_of["fp16"]
+    # CUDA would hand these back to the CPU
+    assert not {"Shape", "Slice", "Expand"} & {node.op_type for node in model.graph.node}
+
+
+def test_segments_of_pairs_survive_an_int8_table_in_fp16(tmp_path: Path) -> None:
+    encoder_dir = write_encoder(tmp_path / "encoder")
+    save_head(encoder_dir, a_head("entails", pair=True))
+    folder = export(encoder_dir, tmp_path / "model")
+    quantize_student(
+        folder,
+        tolerances={"fp16": TOLERANCES["fp16"]},
+        calibration=TEXTS,
+        texts=[("a dog", "the cat"), "a dog"],
+        keep_fp32=True,
+        fp16_table="int8",
+    )

@@ -3,6 +3,7 @@
 from typing import Any
 
 from distill.anatomy import Anatomy
+from distill.matching.codir import CodirMatch
 from distill.matching.distilbert import DistilbertMatch
 from distill.matching.lightmbert import LightmbertMatch
 from distill.matching.match import Match, Side, Views
@@ -10,6 +11,7 @@ from distill.matching.minilm import MinilmMatch
 from distill.matching.sentence import SentenceMatch
 from distill.matching.tinybert import TinybertMatch
 from distill.tables.objectives import (
+    CodirTable,
     DistilbertTable,
     LightmbertTable,
     Minilm1Table,
@@ -44,5 +46,6 @@ _MATCHES: dict[type, Any] = {  # Any: each match takes its own table
     DistilbertTable: DistilbertMatch,
     Minilm1Table: MinilmMatch,
     Minilm2Table: MinilmMatch,
+    CodirTable: CodirMatch,
     SentenceTable: SentenceMatch,
 }

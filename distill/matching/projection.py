@@ -4,13 +4,14 @@ from torch import Tensor, nn
 
 from distill.anatomy import Anatomy
 from distill.matching.match import Refusals
-from distill.objectives import at_least_float32
+from distill.objectives import at_least_float32, full_precision
 from distill.tables.objectives import Projection
 
 
 class Learned(nn.Linear):
     """A linear layer in float32, whatever it is given."""
 
+    @full_precision
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., H of the student) -> (..., H of the teacher)."""
         return super().forward(at_least_float32(hidden))

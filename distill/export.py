@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from transformers import BertModel
 
 from app.errors import LightMBERTError
 from app.runtime.artifact import (
@@ -31,9 +30,11 @@ from app.runtime.artifact import (
 )
 from app.runtime.outputs import Floats
 from app.runtime.tokenizer import Text, Tokenizer
+from distill.anatomy import Encoder, anatomy
 from distill.config import LoadedRecipe, require
 from distill.graph import write_graph
 from distill.heads import Head, load_heads
+from distill.layered import FAMILY as LAYERED
 from distill.parity import Outputs, gate, torch_outputs
 from distill.teacher import load_teacher
 
@@ -42,6 +43,7 @@ TOKENIZER_FILE = "tokenizer.json"
 PROVENANCE_FILE = "provenance.json"
 MAX_PROBABILITY_ERROR = 1e-3
 GOLDEN_DECIMALS = 6
+EXPORTED = ("bert", LAYERED)
 CODE = Path(__file__).parent
 
 
@@ -127,10 +129,17 @@ def _replaced_whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _load(encoder_dir: Path, *, max_tokens: int) -> tuple[BertModel, dict[str, Head]]:
-    encoder = load_teacher(str(encoder_dir))
+def _load(encoder_dir: Path, *, max_tokens: int) -> tuple[Encoder, dict[str, Head]]:
+    # the fusions know attention by its plain products
+    encoder = load_teacher(str(encoder_dir), attention="eager")
     heads = load_heads(encoder_dir)
-    width, positions = encoder.config.hidden_size, encoder.config.max_position_embeddings
+    parts = anatomy(encoder)
+    if parts.family not in EXPORTED:
+        raise ExportError(
+            f"{encoder_dir} is of family {parts.family!r}; graphs are written of "
+            f"{', '.join(EXPORTED)}: a student with all of its layers is one of them"
+        )
+    width, positions = parts.width, parts.max_tokens
     if max_tokens > positions:
         raise ExportError(f"max_tokens {max_tokens} exceeds the encoder's {positions} positions")
     for task, head in heads.items():

@@ -3,9 +3,13 @@
 Traced through optimum's exporter with a configuration of our own, and fused by ONNX Runtime's
 rules for BERT. What the fusions must yield is counted, because a pattern that changes with a
 release of torch or transformers is not an error to them: the graph would just be slow.
+
+A factorised word table stays two factors, a look-up and a product, where that at least halves its
+bytes; otherwise it is multiplied out, which is faster and can be made int8.
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,9 +23,11 @@ from optimum.exporters.onnx import export as trace
 from optimum.exporters.onnx.model_configs import BertOnnxConfig
 from torch import Tensor, nn
 from torch.jit import TracerWarning  # type: ignore[attr-defined]  # public, though not in __all__
-from transformers import BertConfig, BertModel
+from transformers import BertConfig
 
 from app.errors import LightMBERTError
+from distill.anatomy import Encoder
+from distill.embedding_graph import as_traced, fuse_loose_block
 from distill.heads import Head
 from distill.lowering import split_slow_fusions
 
@@ -37,7 +43,7 @@ class FusionError(LightMBERTError):
 class StudentGraph(nn.Module):
     """Encoder, masked mean and heads as one module, which is what is traced."""
 
-    def __init__(self, encoder: BertModel, heads: Mapping[str, Head]) -> None:
+    def __init__(self, encoder: Encoder, heads: Mapping[str, Head]) -> None:
         super().__init__()
         self.config: BertConfig = encoder.config  # optimum looks for it here
         self.encoder = encoder
@@ -78,7 +84,7 @@ class StudentOnnxConfig(BertOnnxConfig):  # type: ignore[misc]  # optimum is unt
         return {name: {0: "B"} for name in ["pooled", *(f"logits_{task}" for task in self._heads)]}
 
 
-def write_graph(encoder: BertModel, heads: Mapping[str, Head], path: Path) -> None:
+def write_graph(encoder: Encoder, heads: Mapping[str, Head], path: Path) -> None:
     """Trace the student, fuse it, take apart what is slow fused, and write it to `path`.
 
     Raises:
@@ -86,21 +92,27 @@ def write_graph(encoder: BertModel, heads: Mapping[str, Head], path: Path) -> No
     """
     config = StudentOnnxConfig(encoder.config, heads)
     traced = path.with_suffix(".traced")
+    segments = "token_type_ids" in config.inputs
     with warnings.catch_warnings():
         # optimum 0.1 traces with TorchScript, which warns that it is old, and of every Python
         # value it makes a constant: those are checked by parity at other shapes than traced.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", TracerWarning)
-        trace(StudentGraph(encoder, heads).eval(), config, traced, opset=OPSET)
-    graph = fused(traced, encoder.config)
+        with as_traced(encoder, segments=segments) as block:
+            trace(StudentGraph(encoder, heads).eval(), config, traced, opset=OPSET)
+    if block.loose and not block.factorised:
+        model = onnx.load(traced)
+        fuse_loose_block(model)
+        onnx.save(model, traced)
+    graph = fused(traced, encoder.config, factorised=block.factorised)
     traced.unlink()
-    if "token_type_ids" not in config.inputs:
+    if not segments and not block.loose:
         fold_segment(graph.model)
     split_slow_fusions(graph.model)
     graph.save_model_to_file(str(path))  # sorted, with the domain of the fused operators
 
 
-def fused(traced: Path, config: BertConfig) -> OnnxModel:
+def fused(traced: Path, config: BertConfig, *, factorised: bool) -> OnnxModel:
     """Apply ONNX Runtime's BERT fusions, all of which must take; gelu stays exact.
 
     Raises:
@@ -119,17 +131,30 @@ def fused(traced: Path, config: BertConfig) -> OnnxModel:
         opt_level=0,
     )
     counts = found.get_fused_operator_statistics()
-    layers = config.num_hidden_layers
-    expected = dict.fromkeys(counts, 0) | {
-        "EmbedLayerNormalization": 1,
-        "Attention": layers,
-        "SkipLayerNormalization": 2 * layers,
-        "BiasGelu": layers,
-    }
+    # Whether a norm was fused with the sum before it is all the same: see `distill.lowering`.
+    counts["LayerNormalization"] += counts.pop("SkipLayerNormalization")
+    body: list[str] = getattr(config, "body", ["transformer"] * config.num_hidden_layers)
+    expected = dict.fromkeys(counts, 0) | expected_operators(body, factorised=factorised)
     wrong = [f"{name} {counts[name]} of {n}" for name, n in expected.items() if counts[name] != n]
     if wrong:
-        raise FusionError(f"{layers} layers were not fused as expected: {', '.join(wrong)}")
+        raise FusionError(f"{len(body)} layers were not fused as expected: {', '.join(wrong)}")
     return found
+
+
+def expected_operators(body: list[str], *, factorised: bool) -> dict[str, int]:
+    """How often each operator that fusion yields occurs in the graph of a body."""
+    parts = Counter(
+        part
+        for kind in body
+        for part in (("attention", "feed-forward") if kind == "transformer" else (kind,))
+    )
+    return {
+        # its kernel looks rows up in a whole table; else the block ends in a norm of its own
+        "EmbedLayerNormalization": 0 if factorised else 1,
+        "LayerNormalization": parts.total() + factorised,
+        "Attention": parts["attention"],
+        "BiasGelu": parts["feed-forward"],
+    }
 
 
 def fold_segment(model: onnx.ModelProto) -> None:

@@ -10,6 +10,8 @@ Shapes: B texts, T tokens, H width, A heads, K width of a head.
 """
 
 import math
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor, nn
@@ -54,9 +56,12 @@ class SelfAttention(nn.Module):
                 query, key, value, attn_mask=hiding.to(query.dtype)
             )
         else:
-            scores = query @ key.mT / math.sqrt(self.head_width) + hiding  # (B, A, T, T)
+            scores = (
+                query @ key.transpose(-1, -2) / math.sqrt(self.head_width) + hiding
+            )  # (B, A, T, T)
             context = scores.softmax(-1) @ value  # (B, A, T, K)
-        return context.transpose(1, 2).flatten(2)
+        texts, tokens, width = hidden.shape
+        return context.transpose(1, 2).reshape(texts, tokens, width)
 
     def _by_head(self, projected: Tensor) -> Tensor:
         texts, tokens, _ = projected.shape
@@ -86,17 +91,19 @@ class DynamicConvolution(nn.Module):
 
     def forward(self, hidden: Tensor, real: Tensor) -> Tensor:
         """(B, T, H) under `real` (B, T, 1), 1 on real tokens and 0 on padding."""
+        texts, tokens, width = hidden.shape
         value = self.value(hidden) * torch.sigmoid(self.gate(hidden)) * real
-        around = self.pointwise(self.depthwise(value.mT).mT)
-        weights = self.kernel(around).unflatten(-1, (self.heads, self.taps)).softmax(-1)
+        around = self.pointwise(self.depthwise(value.transpose(1, 2)).transpose(1, 2))
+        weights = self.kernel(around).view(texts, tokens, self.heads, self.taps).softmax(-1)
         reach = self.taps // 2
-        padded = F.pad(value.unflatten(-1, (self.heads, -1)), (0, 0, 0, 0, reach, reach))
-        taps = [
+        padded = F.pad(value, (0, 0, reach, reach)).view(texts, -1, self.heads, width // self.heads)
+        convolved = [
             # cut by counting from the end: so no length is written into an exported graph
-            weights[..., tap, None] * padded[:, tap : tap - 2 * reach or None]  # (B, T, A, K)
+            weights[..., tap : tap + 1] * padded[:, tap : tap - 2 * reach or None]  # (B, T, A, K)
             for tap in range(self.taps)
         ]
-        return torch.stack(taps).sum(0).flatten(2)
+        total: Tensor = reduce(add, convolved)
+        return total.view(texts, tokens, width)
 
 
 class Attention(nn.Module):

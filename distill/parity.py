@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 import torch
-from transformers import BertModel
 
 from app.errors import LightMBERTError
 from app.runtime.artifact import ClassificationTask, Manifest, Tolerance, Variant, verify_file
@@ -23,6 +22,7 @@ from app.runtime.outputs import Floats, probabilities, unit_vectors
 from app.runtime.providers import open_session
 from app.runtime.session import StudentSession
 from app.runtime.tokenizer import Text, Tokenizer
+from distill.anatomy import Encoder
 from distill.heads import Head
 
 BATCH_TEXTS = 32
@@ -142,7 +142,7 @@ def gate_golden(folder: Path, manifest: Manifest, variant: Variant) -> None:
 
 
 def torch_outputs(
-    encoder: BertModel, heads: Mapping[str, Head], tokenizer_file: Path, texts: Sequence[Text]
+    encoder: Encoder, heads: Mapping[str, Head], tokenizer_file: Path, texts: Sequence[Text]
 ) -> Outputs:
     """Run the fp32 reference, one text at a time, tokenized apart from `app.runtime`."""
     tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer_file))
@@ -191,7 +191,7 @@ def _session(folder: Path, manifest: Manifest, variant: Variant) -> StudentSessi
     )
 
 
-def _pooled(encoder: BertModel, tokenizer: tokenizers.Tokenizer, text: Text) -> torch.Tensor:
+def _pooled(encoder: Encoder, tokenizer: tokenizers.Tokenizer, text: Text) -> torch.Tensor:
     first, second = (text, None) if isinstance(text, str) else text
     encoding = tokenizer.encode(first, second)
     hidden: torch.Tensor = encoder(

@@ -22,6 +22,8 @@ from distill.corpus import ALONE, Share, Text
 from distill.masking import NOT_ASKED, MaskedIds, Masking
 
 BLOCK_TEXTS = 8192
+APART = 2**62
+"""Number of a block that no run comes to."""
 PADDING = 0
 """Fills rows up; which id it is makes no difference, because the mask hides it."""
 
@@ -227,9 +229,14 @@ class Batches:
                 yield after, block.batch(cuts[index])
             number, skip = next_number, 0
 
-    def _block(self, number: int) -> _Block:
+    def apart(self, cursor: Cursor, *, texts: int = 256) -> Batch:
+        """One batch of texts drawn by a number that training does not reach; for measuring."""
+        self._text.go_to(cursor.place)
+        return self._block(APART, texts=texts).batch(np.arange(texts))
+
+    def _block(self, number: int, *, texts: int | None = None) -> _Block:
         place = self._text.place()
-        rows = self._text.draw(number, rows=BLOCK_TEXTS, seed=self._seed)
+        rows = self._text.draw(number, rows=texts or BLOCK_TEXTS, seed=self._seed)
         text = encode_ids(self._student_tokenizer, rows.texts)
         return _Block(
             place=place,

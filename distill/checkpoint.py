@@ -5,8 +5,9 @@ there before or what it wrote, whole. Tensors are safetensors: no pickle is ever
 """
 
 import json
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel
 
 from app.errors import LightMBERTError
 from distill.batches import Cursor
+from distill.corpus import ALONE, Share
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 PROVENANCE_FILE = "provenance.json"
@@ -31,12 +33,31 @@ class CheckpointError(LightMBERTError):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come."""
+    """How far one process has come."""
 
     step: int
     """Steps done."""
     cursor: Cursor
     """Where its text goes on."""
+    tokens: int = 0
+    """Padded tokens it has seen."""
+
+
+@dataclass(frozen=True)
+class Stand:
+    """What one process of a run needs to go on exactly, beside the weights that all share."""
+
+    progress: Progress
+    random: dict[str, Tensor]
+    """State of torch's generators: of the CPU, and of the device where that is another."""
+
+
+def stand_of(progress: Progress) -> Stand:
+    """How this process stands now."""
+    random = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        random["cuda"] = torch.cuda.get_rng_state()
+    return Stand(progress, random)
 
 
 def save_encoder(
@@ -66,30 +87,53 @@ def save_encoder(
 
 def save_checkpoint(
     folder: Path,
-    student: nn.Module,
+    trained: nn.Module,
     optimizer: torch.optim.Optimizer,
-    progress: Progress,
+    stands: Sequence[Stand],
     *,
     recipe_sha256: str,
 ) -> None:
-    """Write weights, optimizer state, random state and progress as one file."""
-    tensors = {f"student.{name}": tensor for name, tensor in student.state_dict().items()}
+    """Write all parameters and buffers, the optimizer, and how each process stands, as one file.
+
+    Raises:
+        CheckpointError: it cannot be written; the former checkpoint is still there.
+    """
+    tensors = {f"trained.{name}": tensor for name, tensor in trained.state_dict().items()}
     tensors |= dict(_optimizer_tensors(optimizer))
-    tensors["random_state"] = torch.get_rng_state()
-    metadata = {"progress": json.dumps(asdict(progress)), "recipe_sha256": recipe_sha256}
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / (CHECKPOINT_FILE + ".partial")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
-    partial.replace(folder / CHECKPOINT_FILE)
+    for process, stand in enumerate(stands):
+        tensors |= {f"random.{process}.{name}": state for name, state in stand.random.items()}
+    progress = json.dumps([asdict(stand.progress) for stand in stands])
+    metadata = {"progress": progress, "recipe_sha256": recipe_sha256}
+    path, partial = folder / CHECKPOINT_FILE, folder / (CHECKPOINT_FILE + ".partial")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_through(tensors, partial, metadata)
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        former = "the former one is whole" if path.exists() else "there is no former one"
+        raise CheckpointError(f"{path} cannot be written: {error}; {former}") from error
+
+
+def _write_through(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())  # or a rename could reach the disk before the bytes do
 
 
 def load_checkpoint(
-    folder: Path, student: nn.Module, optimizer: torch.optim.Optimizer, *, recipe_sha256: str
+    folder: Path,
+    trained: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    recipe_sha256: str,
+    share: Share = ALONE,
 ) -> Progress | None:
     """Restore what `save_checkpoint` wrote; None when the folder holds no checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint is damaged, or was written by another recipe.
+        CheckpointError: the checkpoint is damaged, was written by another recipe or by another
+            number of processes.
     """
     path = folder / CHECKPOINT_FILE
     if not path.exists():
@@ -98,7 +142,7 @@ def load_checkpoint(
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        written_by, progress = metadata["recipe_sha256"], json.loads(metadata["progress"])
+        written_by, stands = metadata["recipe_sha256"], json.loads(metadata["progress"])
     except (OSError, SafetensorError, KeyError) as error:
         raise CheckpointError(f"{path} is no checkpoint: {error!r}") from error
     if written_by != recipe_sha256:
@@ -106,10 +150,22 @@ def load_checkpoint(
             f"{path} was written by another recipe (sha256 {written_by[:12]}, "
             f"this one {recipe_sha256[:12]}); remove {folder} or name another run folder"
         )
-    student.load_state_dict(_stripped(tensors, "student."))
+    if len(stands) != share.processes:
+        raise CheckpointError(
+            f"{path} was written by {len(stands)} processes, and this run has {share.processes}: "
+            "each goes on with its own share of the text"
+        )
+    trained.load_state_dict(_stripped(tensors, "trained."))
     _restore_optimizer(optimizer, _stripped(tensors, "optimizer."))
-    torch.set_rng_state(tensors["random_state"])
-    return Progress(progress["step"], Cursor(**progress["cursor"]))
+    _restore_random(_stripped(tensors, f"random.{share.process}."))
+    stand = stands[share.process]
+    return Progress(stand["step"], Cursor(**stand["cursor"]), stand["tokens"])
+
+
+def _restore_random(states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 def _stripped(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

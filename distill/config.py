@@ -33,6 +33,8 @@ class LoadedRecipe:
     recipe: Recipe
     file_name: str
     sha256: str
+    text: str = ""
+    """The file as it is written, its variables not filled in."""
 
 
 def load_recipe(path: Path, variables: Mapping[str, str] | None = None) -> LoadedRecipe:
@@ -55,7 +57,7 @@ def load_recipe(path: Path, variables: Mapping[str, str] | None = None) -> Loade
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
         )
         raise RecipeError(f"{path}: {problems}") from error
-    return LoadedRecipe(recipe, path.name, hashlib.sha256(raw).hexdigest())
+    return LoadedRecipe(recipe, path.name, hashlib.sha256(raw).hexdigest(), raw.decode("utf-8"))
 
 
 TableT = TypeVar("TableT")

@@ -15,7 +15,8 @@ from distill.anatomy import Encoder
 from distill.batches import Batch, Tokens
 from distill.matching import Match, Side, Views
 from distill.objectives import without_autocast
-from distill.taps import Observer, Wants
+from distill.taps import Observer, View, Wants
+from distill.targets import KeptObserver, Targets
 
 Autocast = Callable[[], AbstractContextManager[None]]
 
@@ -66,6 +67,10 @@ class Losses(nn.Module):
                 for name, term in match(student, teacher, batch).items()
             }
 
+    def keep_targets(self, targets: Targets) -> None:
+        """From now on ask the teacher only for embeddings that are not kept; matches see no more."""
+        self._teacher_views.keep(targets)
+
     def trained(self) -> Iterator[nn.Parameter]:
         """Parameters of the matches, to be trained beside the student's."""
         return self.matches.parameters()
@@ -79,9 +84,13 @@ class _Looking:
         for sides, wants in reads:
             for side in sides:
                 wanted.setdefault(side, []).append(wants)
-        self._observers = {
+        self._observers: dict[Side, Callable[[Tokens], View]] = {
             side: Observer(encoder, reduce(or_, wants)) for side, wants in wanted.items()
         }
+
+    def keep(self, targets: Targets) -> None:
+        for side, observer in self._observers.items():
+            self._observers[side] = KeptObserver(observer, targets)
 
     def __call__(self, batch: Batch, *, english: Tokens | None) -> Views:
         tokens: dict[Side, Tokens | None] = {"text": batch.text, "english": english}

@@ -2,232 +2,192 @@
 
     lightmbert distill train distill/recipes/mini-4-student.toml
 
-Started again, the same command goes on from the last checkpoint.
+Started again, the same command goes on from the last checkpoint. On several GPUs, or on several
+machines that share the run's folder, a launcher starts it once for each:
+
+    torchrun --nproc-per-node 8 -m app.cli distill train RECIPE
+    accelerate launch --multi_gpu -m app.cli distill train RECIPE
 """
 
-import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from rich.progress import track
-from tokenizers import Tokenizer
-from torch import Tensor, nn
-from transformers import BertModel
+from torch import Tensor
 
-from app.errors import LightMBERTError
-from distill.anatomy import anatomy
-from distill.batches import Batches, Cursor, load_tokenizer
-from distill.checkpoint import Progress, load_checkpoint, save_checkpoint, save_encoder
-from distill.config import LoadedRecipe, RecipeError, require
-from distill.corpus import load_corpus
-from distill.losses import Losses
-from distill.matching import match_class, match_of
+from distill.agreement import agreement
+from distill.checkpoint import (
+    CheckpointError,
+    Progress,
+    load_checkpoint,
+    save_checkpoint,
+    save_encoder,
+    stand_of,
+)
+from distill.config import LoadedRecipe, require
 from distill.records import Records
-from distill.student import student_of
-from distill.tables.train import TrainTable
-from distill.teacher import load_teacher, tokenizer_file, vocabularies_agree
+from distill.run_page import write_page
+from distill.schedule import schedule
+from distill.teacher import tokenizer_file
+from distill.training import Run, prepare
+from distill.watch import Watch, check_finite
 
-
-class DivergedError(LightMBERTError):
-    """A run's numbers are no longer finite."""
-
-    code = "diverged"
-
-
-@dataclass(frozen=True)
-class Run:
-    """All that a loop needs, built once from the recipe."""
-
-    table: TrainTable
-    student: BertModel
-    optimizer: torch.optim.Optimizer
-    losses: Losses
-    batches: Batches
-    device: torch.device
+Record = Mapping[str, Tensor | float | int]
+Numbers = dict[str, float | int]
 
 
 def run(loaded: LoadedRecipe) -> None:
-    """Train to the end of the recipe and write `folder/encoder`."""
+    """Train to the end of the recipe; leave the student in `folder/encoder`, a page in `report`."""
     table, folder = require(loaded.recipe.train, "train"), loaded.recipe.run.folder
-    training, fingerprint = prepare(loaded)
-    student, optimizer = training.student, training.optimizer
-    start = load_checkpoint(folder, student, optimizer, recipe_sha256=loaded.sha256)
-    start = start or Progress(0, Cursor())
-    with Records(folder, steps_done=start.step) as records:
+    training = prepare(loaded)
+    alone, accelerator = training.accelerator.is_main_process, training.accelerator
+    progress = start = resumed(training, folder, loaded.sha256)
+    records = _records(folder, training, start) if alone else None
+    with records or nullcontext():
+        watch = Watch(table, records.former if records else [])
         steps = train(training, start)
-        for record, progress in track(steps, "train", total=table.steps - start.step):
+        for record, progress in track(
+            steps, "train", total=table.steps - start.step, disable=not alone
+        ):
             step = progress.step
             recording = step % table.record_every_steps == 0
             saving = step % table.checkpoint_every_steps == 0 or step == table.steps
             # reading a number waits for the device, so it is not done at every step
-            numbers = measured(record) if recording or saving else {}
-            if recording:
+            numbers = measured(averaged(record, accelerator)) if recording or saving else {}
+            if recording and records:
                 records.write(numbers)
+                watch.see(numbers)
             if saving:
-                save_checkpoint(folder, student, optimizer, progress, recipe_sha256=loaded.sha256)
+                save(training, loaded, progress)
+    if alone:
+        finish(training, loaded, progress)
+    accelerator.wait_for_everyone()
+
+
+def train(run: Run, start: Progress) -> Iterator[tuple[Record, Progress]]:
+    """Yield (record, progress) for each step from `start` to the recipe's last.
+
+    A step's gradient is the mean over `accumulation_steps` batches of every process, each batch
+    counting alike.
+    """
+    table, accelerator, parts = run.table, run.accelerator, run.table.accumulation_steps
+    batches = run.batches.since(start.cursor)
+    began, tokens = time.monotonic(), start.tokens
+    for step in range(start.step, table.steps):
+        run.optimizer.zero_grad()
+        sums: dict[str, Tensor] = {}
+        for part in range(parts):
+            cursor, batch = next(batches)
+            last = part == parts - 1
+            # gradients are exchanged once a step, with its last batch
+            with nullcontext() if last else accelerator.no_sync(run.model):
+                losses = run.model(batch.to(accelerator.device))
+                total = torch.stack(
+                    [run.losses.weights[name] * loss for name, loss in losses.items()]
+                ).sum()
+                accelerator.backward(total / parts)
+            tokens += batch.padded_tokens
+            for name, loss in {"loss": total, **losses}.items():
+                sums[name] = sums.get(name, 0) + loss.detach() / parts
+
+        scale = schedule(step, table)
+        for group in run.optimizer.param_groups:
+            group["lr"] = scale * group["peak_learning_rate"]
+        norm = accelerator.clip_grad_norm_(run.trained, table.max_gradient_norm)
+        run.optimizer.step()
+
+        record = {
+            "step": step + 1,
+            **sums,
+            "gradient_norm": norm,
+            "learning_rate_scale": scale,
+            "tokens": tokens,
+            "tokens_per_s": (tokens - start.tokens) / (time.monotonic() - began),
+        }
+        yield record, Progress(step + 1, cursor, tokens)
+
+
+def averaged(record: Record, accelerator: Accelerator) -> Record:
+    """The record over all processes: mean of its losses, sum of its tokens."""
+    if accelerator.num_processes == 1:
+        return record
+    values = torch.tensor([float(value) for value in record.values()], dtype=torch.float64)
+    means = accelerator.reduce(values.to(accelerator.device), "mean")
+    summed = {"tokens", "tokens_per_s"}
+    return {
+        name: mean * accelerator.num_processes if name in summed else mean
+        for name, mean in zip(record, means, strict=True)
+    } | {"step": record["step"]}
+
+
+def measured(record: Record) -> Numbers:
+    """The record as plain numbers.
+
+    Raises:
+        DivergedError: one of them is not finite.
+    """
+    numbers = {k: v.item() if isinstance(v, Tensor) else v for k, v in record.items()}
+    check_finite(numbers)
+    return numbers
+
+
+def resumed(training: Run, folder: Path, recipe_sha256: str) -> Progress:
+    """Where the run goes on: restored from its checkpoint, or at the beginning.
+
+    Raises:
+        CheckpointError: see `load_checkpoint`; or processes found different checkpoints.
+    """
+    found = load_checkpoint(
+        folder,
+        training.losses,
+        training.optimizer,
+        recipe_sha256=recipe_sha256,
+        share=training.share,
+    )
+    steps = gather_object([found.step if found else 0])
+    if len(set(steps)) > 1:
+        raise CheckpointError(
+            f"processes found checkpoints of steps {', '.join(map(str, steps))}: {folder} must be "
+            "storage that all machines share"
+        )
+    return found or Progress(0, training.batches.first())
+
+
+def save(training: Run, loaded: LoadedRecipe, progress: Progress) -> None:
+    """Write a checkpoint of all processes, and the run's page as it looks by now."""
+    stands = gather_object([stand_of(progress)])
+    if not training.accelerator.is_main_process:
+        return
+    folder = loaded.recipe.run.folder
+    save_checkpoint(
+        folder, training.losses, training.optimizer, stands, recipe_sha256=loaded.sha256
+    )
+    write_page(loaded, fingerprint=training.fingerprint)
+
+
+def finish(training: Run, loaded: LoadedRecipe, progress: Progress) -> None:
+    """Write the student, and the run's page with how far it agrees with its teacher."""
+    table, folder = training.table, loaded.recipe.run.folder
     save_encoder(
         folder / "encoder",
-        student,
+        training.student,
         tokenizer_file(table.start),
-        provenance={"teacher": _told(table.teacher), "data_fingerprint": fingerprint},
+        provenance={"teacher": _told(table.teacher), "data_fingerprint": training.fingerprint},
     )
+    apart = training.batches.apart(progress.cursor).to(training.accelerator.device)
+    agrees = agreement(training.student, training.losses.teacher, apart)
+    write_page(loaded, fingerprint=training.fingerprint, agreement=agrees)
+
+
+def _records(folder: Path, training: Run, start: Progress) -> Records:
+    return Records(folder, steps_done=start.step, tensorboard=training.table.tensorboard)
 
 
 def _told(encoder: str) -> str:
     """The encoder's name as others are told: where it lies on this machine means nothing there."""
     return Path(encoder).name if Path(encoder).is_absolute() else encoder
-
-
-def train(run: Run, start: Progress) -> Iterator[tuple[dict[str, Tensor | float | int], Progress]]:
-    """Yield (record, progress) for each step from `start` to the recipe's last."""
-    table = run.table
-    batches = run.batches.since(start.cursor)
-    began, seen_tokens = time.monotonic(), 0
-    for step in range(start.step, table.steps):
-        cursor, batch = next(batches)
-
-        losses = run.losses(batch.to(run.device))
-        total = torch.stack(
-            [run.losses.weights[name] * loss for name, loss in losses.items()]
-        ).sum()
-
-        scale = schedule(step, table)
-        for group in run.optimizer.param_groups:
-            group["lr"] = scale * group["peak_learning_rate"]
-        run.optimizer.zero_grad()
-        total.backward()
-        norm = nn.utils.clip_grad_norm_(run.student.parameters(), table.max_gradient_norm)
-        run.optimizer.step()
-
-        seen_tokens += batch.padded_tokens
-        yield (
-            {
-                "step": step + 1,
-                "loss": total.detach(),
-                **{name: loss.detach() for name, loss in losses.items()},
-                "gradient_norm": norm,
-                "learning_rate_scale": scale,
-                "tokens_per_s": seen_tokens / (time.monotonic() - began),
-            },
-            Progress(step + 1, cursor),
-        )
-
-
-def measured(record: Mapping[str, Tensor | float | int]) -> dict[str, float | int]:
-    """The record as plain numbers.
-
-    Raises:
-        DivergedError: one of them is not finite, and so no later one will be.
-    """
-    numbers = {k: v.item() if isinstance(v, Tensor) else v for k, v in record.items()}
-    for name, number in numbers.items():
-        if not math.isfinite(number):
-            raise DivergedError(
-                f"step {numbers['step']}: {name} is {number}. The last checkpoint is from before; "
-                "a lower learning rate may help"
-            )
-    return numbers
-
-
-def schedule(step: int, table: TrainTable) -> float:
-    """Share of the peak learning rate: linear from 0, level, then linear to 0.
-
-    Without `decay_steps` there is no level part. With it, a run may be lengthened without
-    having been slowed down too early (Hu et al. 2024, arXiv:2404.06395, section 4).
-    """
-    if step < table.warmup_steps:
-        return (step + 1) / table.warmup_steps
-    decay_steps = table.decay_steps or table.steps - table.warmup_steps
-    return min(1.0, (table.steps - step) / decay_steps)
-
-
-def prepare(loaded: LoadedRecipe) -> tuple[Run, str]:
-    """Build the run and the fingerprint of its data, refusing what cannot work before it starts.
-
-    Raises:
-        RecipeError: objective, text, tokenizers and encoders do not fit together.
-    """
-    table, run_table = require(loaded.recipe.train, "train"), loaded.recipe.run
-    torch.manual_seed(run_table.seed)
-    torch.set_num_threads(run_table.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    corpus = load_corpus(table.corpus, exponent=table.exponent)
-    of_student = load_tokenizer(tokenizer_file(table.start), max_tokens=table.max_tokens)
-    of_teacher = load_tokenizer(tokenizer_file(table.teacher), max_tokens=table.max_tokens)
-    for match in map(match_class, table.objective):
-        if match.parallel and corpus.english is None:
-            raise RecipeError(f"objective {match.kind!r} needs parallel text: set pair_column")
-        if match.same_pieces and not vocabularies_agree(of_student, of_teacher):
-            raise RecipeError(
-                f"objective {match.kind!r} compares tokens: the vocabularies must agree"
-            )
-    teacher = load_teacher(table.teacher).to(device)
-    student = student_of(
-        table.start,
-        layers=table.student.layers,
-        freeze_embeddings=table.student.freeze_embeddings,
-    ).to(device)
-    _check_room(table.start, student, of_student, max_tokens=table.max_tokens)
-    _check_room(table.teacher, teacher, of_teacher, max_tokens=table.max_tokens)
-    return Run(
-        table=table,
-        student=student,
-        optimizer=optimizer_of(student, table),
-        losses=losses_of(student, teacher, table, device),
-        batches=Batches(
-            corpus,
-            of_student,
-            of_teacher,
-            max_batch_tokens=table.max_batch_tokens,
-            seed=run_table.seed,
-        ),
-        device=device,
-    ), corpus.fingerprint()
-
-
-def _check_room(name: str, encoder: BertModel, tokenizer: Tokenizer, *, max_tokens: int) -> None:
-    positions, rows = encoder.config.max_position_embeddings, encoder.config.vocab_size
-    if max_tokens > positions:
-        raise RecipeError(f"max_tokens {max_tokens} exceeds the {positions} positions of {name}")
-    if tokenizer.get_vocab_size() > rows:
-        raise RecipeError(
-            f"the tokenizer of {name} has {tokenizer.get_vocab_size()} pieces, its table {rows} rows"
-        )
-
-
-def losses_of(
-    student: BertModel, teacher: BertModel, table: TrainTable, device: torch.device
-) -> Losses:
-    """The recipe's objectives over these encoders, compiled if the recipe asks for it."""
-    autocast = partial(
-        torch.autocast, device.type, torch.bfloat16, enabled=table.precision == "bf16"
-    )
-    if table.compile:
-        student.encoder.compile(dynamic=True)
-        teacher.encoder.compile(dynamic=True)
-    of_student, of_teacher = anatomy(student), anatomy(teacher)
-    matches = [match_of(entry, of_student, of_teacher) for entry in table.objective]
-    return Losses(student, teacher, matches, autocast).to(device)
-
-
-def optimizer_of(student: BertModel, table: TrainTable) -> torch.optim.Optimizer:
-    """AdamW in three groups: matrices, vectors (biases, norms; no decay), embeddings (own rate)."""
-    embeddings = [p for p in student.embeddings.parameters() if p.requires_grad]
-    body = list(student.encoder.parameters())
-    groups = [
-        (embeddings, table.embedding_learning_rate, 0.0),
-        ([p for p in body if p.ndim < 2], table.learning_rate, 0.0),
-        ([p for p in body if p.ndim >= 2], table.learning_rate, table.weight_decay),
-    ]
-    return torch.optim.AdamW(
-        [
-            {"params": params, "peak_learning_rate": rate, "lr": rate, "weight_decay": decay}
-            for params, rate, decay in groups
-            if params
-        ],
-        fused=True,
-    )

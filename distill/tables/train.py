@@ -1,19 +1,25 @@
 """One training run: teacher, student, objective, text and schedule."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from distill.tables.objectives import Objectives
+from distill.tables.student import StudentTable
 from distill.tables.table import Share, Table
 from distill.tables.text import Corpora
 
 
-class StudentTable(Table):
-    """How the student starts and what of it stays as it was."""
+class WatchTable(Table):
+    """When to give a run up because its loss does not fall."""
 
-    layers: PositiveInt
-    freeze_embeddings: bool
+    window_steps: PositiveInt
+    """The mean loss of the first so many steps is compared with that of the last so many."""
+    from_step: PositiveInt
+    """First step that is looked at; before it the learning rate may still be rising."""
+    max_ratio: PositiveFloat
+    """Last mean over first mean; above it the run stops."""
 
 
 class TrainTable(Table):
@@ -30,6 +36,9 @@ class TrainTable(Table):
     """Languages, and groups within them, are drawn with probability ~ rows ** exponent."""
     max_tokens: PositiveInt
     max_batch_tokens: PositiveInt
+    """Padded tokens that one process runs at a time."""
+    accumulation_steps: PositiveInt = 1
+    """Batches whose gradients make one step, in each process."""
     steps: PositiveInt
     warmup_steps: NonNegativeInt
     decay_steps: PositiveInt | None = None
@@ -42,6 +51,11 @@ class TrainTable(Table):
     compile: bool
     checkpoint_every_steps: PositiveInt
     record_every_steps: PositiveInt
+    watch: WatchTable | None = None
+    tensorboard: bool = False
+    """Write what is recorded for TensorBoard as well."""
+    cache_targets: Path | None = None
+    """Folder of teacher embeddings, for objectives that look at nothing else of the teacher."""
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> "TrainTable":
@@ -51,5 +65,22 @@ class TrainTable(Table):
             raise ValueError(
                 f"warmup_steps {self.warmup_steps} and decay_steps {self.decay_steps} "
                 f"must fit into steps {self.steps}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _watch_sees_records(self) -> "TrainTable":
+        watch = self.watch
+        if watch is None:
+            return self
+        if watch.window_steps < self.record_every_steps:
+            raise ValueError(
+                f"watch.window_steps {watch.window_steps} must hold a record, which comes every "
+                f"{self.record_every_steps} steps"
+            )
+        if not 2 * watch.window_steps <= watch.from_step <= self.steps:
+            raise ValueError(
+                f"watch.from_step {watch.from_step} must lie between two windows "
+                f"({2 * watch.window_steps} steps) and steps {self.steps}"
             )
         return self

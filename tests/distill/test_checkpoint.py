@@ -17,6 +17,7 @@ from distill.checkpoint import (
     load_checkpoint,
     save_checkpoint,
     save_encoder,
+    stand_of,
 )
 from distill.teacher import load_encoder
 
@@ -57,7 +58,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 def save(folder: Path, seed: int, progress: Progress) -> dict[str, torch.Tensor]:
     student, optimizer = a_student(seed)
-    save_checkpoint(folder, student, optimizer, progress, recipe_sha256=RECIPE)
+    save_checkpoint(folder, student, optimizer, [stand_of(progress)], recipe_sha256=RECIPE)
     return {name: tensor.clone() for name, tensor in state(student, optimizer).items()}
 
 
@@ -74,7 +75,7 @@ def test_what_is_saved_is_restored_exactly(tmp_path: Path) -> None:
 
 def test_a_restored_optimizer_takes_the_same_next_step(tmp_path: Path) -> None:
     students = [a_student(1), a_student(2)]
-    save_checkpoint(tmp_path, *students[0], Progress(1, Cursor()), recipe_sha256=RECIPE)
+    save_checkpoint(tmp_path, *students[0], [stand_of(Progress(1, Cursor()))], recipe_sha256=RECIPE)
     load_checkpoint(tmp_path, *students[1], recipe_sha256=RECIPE)
     for student, optimizer in students:
         optimizer.zero_grad()
@@ -144,7 +145,7 @@ def test_killed_while_writing_the_old_checkpoint_is_whole(
     with pytest.raises(Killed):
         save(tmp_path, 2, Progress(8, Cursor()))
     with safe_open(tmp_path / CHECKPOINT_FILE, "pt") as file:
-        assert json.loads(file.metadata()["progress"])["step"] == 7
+        assert json.loads(file.metadata()["progress"])[0]["step"] == 7
 
 
 @pytest.fixture

@@ -19,24 +19,22 @@ from tiny_world import (
 )
 from tokenizers import Tokenizer
 
-from distill import batches as batches_module
 from distill.batches import Batch, Cursor, Tokens
 from distill.checkpoint import CHECKPOINT_FILE, CheckpointError, Progress
 from distill.config import LoadedRecipe, RecipeError
 from distill.records import RECORDS_FILE, Records
+from distill.schedule import schedule
 from distill.tables.train import TrainTable
 from distill.teacher import encode, load_teacher
-from distill.train import DivergedError, Run, measured, prepare, run, schedule, train
+from distill.train import measured, run, train
+from distill.training import Run, prepare
+from distill.watch import DivergedError
 
 START = Progress(0, Cursor())
 
 
-class Killed(BaseException):
-    """The run ends here, and no `except Exception` may hide it."""
-
-
 def prepared(folder: Path, table: dict[str, object]) -> Run:
-    return prepare(recipe(folder, train=table))[0]
+    return prepare(recipe(folder, train=table))
 
 
 def trained(folder: Path, table: dict[str, object]) -> tuple[Run, list[dict[str, float]]]:
@@ -89,7 +87,9 @@ def test_frozen_embeddings_come_out_bit_for_bit_and_without_gradient(
 
 
 def test_embeddings_that_are_not_frozen_move(world: World, tmp_path: Path) -> None:
-    table = train_table(world, student={"layers": 2, "initialisation": "bottom", "embeddings": "trained"}, steps=3)
+    table = train_table(
+        world, student={"layers": 2, "initialisation": "bottom", "embeddings": "trained"}, steps=3
+    )
     teacher = load_teacher(str(world.teacher)).embeddings.state_dict()
     ready, _ = trained(tmp_path, table)
     for name in ("word_embeddings.weight", "LayerNorm.bias"):
@@ -107,7 +107,9 @@ def test_the_teacher_stays_as_it_was(world: World, tmp_path: Path) -> None:
 
 
 def test_a_student_that_is_the_teacher_has_nothing_to_learn(world: World, tmp_path: Path) -> None:
-    table = train_table(world, student={"layers": LAYERS, "initialisation": "bottom", "embeddings": "frozen"})
+    table = train_table(
+        world, student={"layers": LAYERS, "initialisation": "bottom", "embeddings": "frozen"}
+    )
     ready = prepared(tmp_path, table)
     record, _ = next(train(ready, START))
     assert (record["lightmbert.attention"], record["lightmbert.hidden"], record["loss"]) == (
@@ -255,6 +257,7 @@ def test_a_run_leaves_records_a_checkpoint_and_an_encoder_that_is_the_student(
         CHECKPOINT_FILE,
         "encoder",
         RECORDS_FILE,
+        "report",
     ]
 
     records = records_of(folder)
@@ -267,6 +270,7 @@ def test_a_run_leaves_records_a_checkpoint_and_an_encoder_that_is_the_student(
             "lightmbert.hidden",
             "gradient_norm",
             "learning_rate_scale",
+            "tokens",
             "tokens_per_s",
         }
         assert all(math.isfinite(number) for number in record.values())
@@ -283,56 +287,6 @@ def test_a_run_leaves_records_a_checkpoint_and_an_encoder_that_is_the_student(
     provenance = orjson.loads((folder / "encoder" / "provenance.json").read_bytes())
     assert provenance.keys() == {"teacher", "data_fingerprint"}
     assert provenance["teacher"] == "teacher"  # its name; where it lies here is nobody's business
-
-
-@pytest.mark.parametrize("objective", ["lightmbert", "sentence"])
-@pytest.mark.parametrize("killed_at", [4, 6])
-def test_a_killed_run_goes_on_to_the_same_end_bit_for_bit(
-    world: World,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    objective: str,
-    killed_at: int,
-) -> None:
-    # Blocks of a few batches, so that the run crosses from one to the next.
-    monkeypatch.setattr(batches_module, "BLOCK_TEXTS", 64)
-    table = (train_table if objective == "lightmbert" else sentence_table)(world)
-    whole, parted = tmp_path / "whole", tmp_path / "parted"
-    run(recipe(whole, train=table))
-
-    write = Records.write
-
-    def killed(records: Records, record: dict[str, float]) -> None:
-        write(records, record)
-        if record["step"] == killed_at + 1:
-            raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Records, "write", killed)
-        with pytest.raises(Killed):
-            run(recipe(parted, train=table))
-    assert not (parted / "encoder").exists()
-    assert [record["step"] for record in records_of(parted)] == list(range(1, killed_at + 2))
-    run(recipe(parted, train=table))
-
-    for name in (CHECKPOINT_FILE, "encoder/model.safetensors"):
-        expected, found = load_file(whole / name), load_file(parted / name)
-        assert expected.keys() == found.keys()
-        assert all(torch.equal(found[key], tensor) for key, tensor in expected.items()), name
-    timeless = [
-        [{k: v for k, v in record.items() if k != "tokens_per_s"} for record in records_of(folder)]
-        for folder in (whole, parted)
-    ]
-    assert timeless[0] == timeless[1]
-
-
-def test_checkpoints_lie_in_the_middle_of_a_block(world: World, tmp_path: Path) -> None:
-    # What the test above rests on: its run is killed inside a block and ends in a later one.
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(batches_module, "BLOCK_TEXTS", 64)
-        cursors = [at.cursor for _, at in train(prepared(tmp_path, train_table(world)), START)]
-    assert cursors[3].batch > 0
-    assert cursors[7].block > cursors[3].block
 
 
 def test_a_finished_run_is_not_trained_further(world: World, tmp_path: Path) -> None:
@@ -457,7 +411,7 @@ def test_the_same_seed_gives_the_same_student_and_another_seed_another(
     changed = loaded.recipe.model_copy(
         update={"run": loaded.recipe.run.model_copy(update={"seed": 2})}
     )
-    other = prepare(LoadedRecipe(changed, loaded.file_name, loaded.sha256))[0]
+    other = prepare(LoadedRecipe(changed, loaded.file_name, loaded.sha256))
     for _ in train(other, START):
         pass
     weight = "encoder.layer.0.output.dense.weight"

@@ -15,7 +15,7 @@ import numpy as np
 
 from app.admission import ANY_TIME, BulkFrom, Limits, Terms
 from app.cache import Cache
-from app.errors import InputError, UnknownModelError
+from app.errors import InputError, LightMBERTError, UnknownModelError
 from app.forecast import Forecast
 from app.forward import Forward, Usage
 from app.heads import head_named
@@ -31,7 +31,7 @@ from app.scheduler import Scheduler
 from app.settings import Settings
 from app.student import Row, Student
 from app.texts import check_texts
-from app.tuning import tuned
+from app.tuning import threads_alone, tuned
 from app.warmup import warmed_up
 
 logger = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ class Engine:
         self.metrics = metrics
         self._tokenizer = tokenizer
         self._forecast = Forecast(seconds_per_token=1e-4)
+        self._open_wide: Callable[[], StudentSession] | None = None
 
     @classmethod
     def load(cls, settings: Settings, metrics: Metrics) -> Self:
@@ -106,6 +107,8 @@ class Engine:
         students = [Student(reopen, tokenizer) for _ in range(sessions)]
         students *= settings.runners // sessions
         engine = cls(settings, metrics, tokenizer=tokenizer, students=students)
+        if (threads := threads_alone(settings, engine.session)) > settings.intra_op_threads:
+            engine._open_wide = partial(open_session, threads)
         engine._forecast = warmed_up(
             engine.session, tokenizer, max_batch_tokens=settings.max_batch_tokens
         )
@@ -163,6 +166,16 @@ class Engine:
             on_health=on_health,
         )
         self._runners.start()
+
+    def widen(self) -> None:
+        """Open what a text that is alone runs on. Work goes on meanwhile."""
+        if self._open_wide is None:
+            return
+        try:
+            for student in set(self._students):
+                student.widen(self._open_wide)
+        except LightMBERTError as error:  # there is too little memory for a second one, say
+            logger.warning("no wide session", extra={"reason": str(error)})
 
     async def stop(self, *, timeout_s: float | None = None) -> None:
         """Finish what was accepted, then answer the rest with an error.

@@ -97,6 +97,8 @@ class Service:
             )
         finally:
             self.settled.set()
+        if self.ready and self._engine is not None:
+            await asyncio.to_thread(self._engine.widen)
 
     def enter(self) -> None:
         """A request has begun."""

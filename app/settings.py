@@ -76,6 +76,11 @@ class Settings(BaseSettings):
     runners: PositiveInt = Field(default_factory=_default_runners)
     """Forward passes at a time."""
 
+    threads_alone: PositiveInt | None = None
+    """Threads for a single text beside which nothing runs. If more than `intra_op_threads`, the
+    model is kept in memory twice. By default up to 4 for fp32 and no more for int8, whose steps
+    are too short to be shared."""
+
     autotune: bool = Field(default_factory=_default_autotune)
     """Whether to measure, at the first start, how many runners and threads suit this machine."""
 

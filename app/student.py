@@ -1,4 +1,8 @@
-"""The student as the runners see it: it runs batches, and is opened anew when it is sick."""
+"""The student as the runners see it: it runs batches, and is opened anew when it is sick.
+
+Each of several runners has few threads, so a batch that has the machine to itself leaves the
+others' CPUs idle. Such a batch may go to a second session of more threads, the wide one.
+"""
 
 import logging
 import threading
@@ -26,6 +30,9 @@ class Student:
         self._open_session = open_session
         self._tokenizer = tokenizer
         self._opening = threading.Lock()
+        self._counting = threading.Lock()
+        self._running = 0
+        self._wide: StudentSession | None = None
         self.session = self._opened()
 
     def run(self, batch: Sequence[Encoded], /) -> list[Row]:
@@ -34,8 +41,26 @@ class Student:
         Raises:
             InferenceError: see `StudentSession.run`.
         """
-        outputs = self.session.run(batch)
+        with self._counting:
+            self._running += 1
+            alone = len(batch) == self._running == 1
+        try:
+            outputs = (self._wide if alone and self._wide else self.session).run(batch)
+        finally:
+            with self._counting:
+                self._running -= 1
         return [{name: array[row] for name, array in outputs.items()} for row in range(len(batch))]
+
+    def widen(self, open_wide: Callable[[], StudentSession]) -> None:
+        """Open a wide session beside the other.
+
+        Raises:
+            ModelError: it is unusable; nothing has changed.
+        """
+        wide = open_wide()
+        wide.self_test(self._tokenizer)
+        with self._opening:
+            self._wide = wide
 
     def heal(self, *, hung: bool) -> bool:
         """Open a new session unless this one is well. True: a new one was opened.
@@ -48,12 +73,14 @@ class Student:
         with self._opening:
             if not hung and self._is_well():
                 return False
+            self._wide = None  # it may be what is sick, and the service can do without it
             self.session = self._opened()  # what still runs on the old one keeps it alive
             return True
 
     def _is_well(self) -> bool:
         try:
-            self.session.self_test(self._tokenizer)
+            for session in filter(None, (self.session, self._wide)):
+                session.self_test(self._tokenizer)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not well
             logger.error("self-test failed", extra={"error": f"{type(error).__name__}: {error}"})
             return False

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from app.engine import Engine
-from app.errors import InputError, NotReadyError, TooManyTextsError
+from app.errors import InputError, ManifestError, NotReadyError, TooManyTextsError
 from app.forecast import Forecast
 from app.metrics import Metrics
+from app.runtime.artifact import Manifest
+from app.runtime.session import StudentSession
 from app.settings import Settings
 
 
@@ -75,3 +77,50 @@ def test_warming_up_measures_this_machine(toy_model_dir: Path) -> None:
     engine = Engine.load(Settings(model_dir=toy_model_dir), Metrics())
     unmeasured = Forecast(seconds_per_token=1e-4)
     assert 0 < engine._forecast.seconds(8, 1) != unmeasured.seconds(8, 1)
+
+
+async def test_a_text_alone_gets_more_threads_once_they_are_there(
+    toy_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    load = StudentSession.load
+
+    def loaded(
+        folder: Path, manifest: Manifest, *, device: str, precision: str, intra_op_threads: int
+    ) -> StudentSession:
+        asked.append(intra_op_threads)
+        given = {"device": device, "precision": precision}
+        return load(folder, manifest, intra_op_threads=intra_op_threads, **given)
+
+    monkeypatch.setattr(StudentSession, "load", loaded)
+    settings = Settings(
+        model_dir=toy_model_dir, runners=2, intra_op_threads=1, threads_alone=2, autotune=False
+    )
+    engine = Engine.load(settings, Metrics())
+    assert asked == [1]
+    await engine.start()
+    before = await engine.embed(["hund"])
+    engine.widen()
+    assert asked == [1, 2]
+    after = await engine.embed(["hund"])
+    np.testing.assert_allclose(before.vectors, after.vectors, rtol=1e-6)
+    await engine.stop()
+
+
+async def test_the_service_goes_on_where_no_second_model_fits(
+    toy_model_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(
+        model_dir=toy_model_dir, runners=2, intra_op_threads=1, threads_alone=2, autotune=False
+    )
+    engine = Engine.load(settings, Metrics())
+    await engine.start()
+
+    def full(*given: object, **named: object) -> StudentSession:
+        raise ManifestError("cannot be opened: out of memory")
+
+    monkeypatch.setattr(StudentSession, "load", full)
+    engine.widen()
+    assert caplog.messages[-1] == "no wide session"
+    assert (await engine.embed(["hund"])).usage.texts == 1
+    await engine.stop()

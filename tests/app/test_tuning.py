@@ -12,7 +12,7 @@ from app.runtime.artifact import load_manifest
 from app.runtime.session import StudentSession
 from app.runtime.tokenizer import Tokenizer
 from app.settings import Settings
-from app.tuning import Plan, candidates, tuned
+from app.tuning import Plan, candidates, threads_alone, tuned
 
 
 class Machine:
@@ -170,3 +170,26 @@ def test_an_engine_runs_as_it_was_tuned(
     [cache] = tmp_path.iterdir()
     kept = json.loads(cache.read_text())
     assert kept == engine.settings.model_dump(include=set(kept))
+
+
+@pytest.mark.parametrize(
+    ("given", "precision", "threads"),
+    [
+        ({"runners": 2, "intra_op_threads": 1}, "fp32", 4),
+        ({"runners": 2, "intra_op_threads": 6}, "fp32", 6),
+        ({"runners": 2, "intra_op_threads": 1}, "int8", 1),
+        ({"runners": 2, "intra_op_threads": 1, "threads_alone": 3}, "int8", 3),
+        ({"runners": 1, "intra_op_threads": 2}, "fp32", 2),
+    ],
+)
+def test_a_text_alone_gets_all_cpus_where_that_helps(
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, int],
+    precision: str,
+    threads: int,
+) -> None:
+    monkeypatch.setattr(tuning, "allowed_cpus", lambda: 8)
+    session = machine._open(1)
+    session.variant = session.variant.model_copy(update={"precision": precision})
+    assert threads_alone(Settings(**given), session) == threads

@@ -107,7 +107,6 @@ def _export_for_us() -> None:
     print("exporting MiniLM for us, fp32 and int8", flush=True)
     calibration = texts("mixed", CALIBRATION_TEXTS, seed=1)  # others than those that are asked
     (BENCH / "calibration.txt").write_text("\n".join(calibration) + "\n", encoding="utf-8")
-    (BENCH / "calibration.txt").write_text("\n".join(texts("mixed", 500, seed=1)), encoding="utf-8")
     for verb in ("export", "quantize"):
         command = [str(PYTHON), "-m", "app.cli", "distill", verb, str(HERE / "minilm.toml")]
         _run(command, BENCH=str(BENCH))

@@ -81,6 +81,8 @@ class Caller:
         began_at = perf_counter()
         for number in range(round(rate * seconds)):
             due_at = began_at + number / rate
+            # Also when late: who sends without a pause reads no answers, and blames the service.
+            await asyncio.sleep(max(0.0, due_at - perf_counter()))
             while (early_s := due_at - perf_counter()) > 0:
                 await asyncio.sleep(early_s)
             self._send(self._requests[number % len(self._requests)], due_at)

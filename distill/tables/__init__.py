@@ -2,8 +2,10 @@
 
 from distill.tables.evaluate import EvaluateTable
 from distill.tables.finetune import FinetuneTable
+from distill.tables.lir import LirTable
 from distill.tables.run import RunTable
 from distill.tables.ship import ExportTable, QuantizeTable
+from distill.tables.study import StudyTable
 from distill.tables.table import Table
 from distill.tables.train import TrainTable
 from distill.tables.trim import TrimTable
@@ -21,4 +23,6 @@ class Recipe(Table):
     export: ExportTable | None = None
     quantize: QuantizeTable | None = None
     evaluate: EvaluateTable | None = None
+    study: StudyTable | None = None
     trim: TrimTable | None = None
+    lir: LirTable | None = None

@@ -5,17 +5,20 @@ None averages over languages: a mean hides the language that fails.
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from scipy.stats import spearmanr
 from sklearn.metrics import f1_score
 
-from distill.corpus import CorpusError, read_table
+from app.runtime.outputs import Floats, probabilities
+from distill.comparison import Scores
 from distill.encoders import Encoder, embeddings
 from distill.labelled import Labelled, read_labelled
-from distill.tables.text import LabelledTable
+from distill.reading import CorpusError, read_table
+from distill.tables.labelled import LabelledFolder
 
-Scores = dict[str, float]
+Metric = Literal["accuracy", "macro_f1", "micro_f1"]
 
 
 def languages_in(folder: Path, wanted: Iterable[str]) -> list[str]:
@@ -31,23 +34,19 @@ def languages_in(folder: Path, wanted: Iterable[str]) -> list[str]:
     return found
 
 
-def topic(encoder: Encoder, folder: Path, languages: Iterable[str], *, split: str) -> Scores:
-    """Accuracy of the head `topic` (SIB-200, arXiv:2309.07445)."""
-    scores = {}
-    for language in languages_in(folder, languages):
-        rows = _labelled(folder / f"{language}.parquet", split)
-        correct = _predicted(encoder, "topic", rows) == np.array(rows.labels)
-        scores[language] = float(correct.mean())
-    return scores
+def classification(
+    encoder: Encoder, rows: LabelledFolder, languages: Iterable[str], *, task: str, metric: Metric
+) -> Scores:
+    """Score of the head `task` on labelled text or pairs.
 
-
-def sentiment(encoder: Encoder, folder: Path, languages: Iterable[str], *, split: str) -> Scores:
-    """Macro-averaged F1 of the head `sentiment` (UMSAB, arXiv:2104.12250)."""
+    Raises:
+        CorpusError: no language has a file, or one's rows cannot be read or have labels that
+            the head does not know.
+    """
     scores = {}
-    for language in languages_in(folder, languages):
-        rows = _labelled(folder / f"{language}.parquet", split)
-        predicted = _predicted(encoder, "sentiment", rows)
-        scores[language] = float(f1_score(rows.labels, predicted, average="macro"))
+    for language in languages_in(rows.folder, languages):
+        of_language = read_labelled(rows.of(language))
+        scores[language] = _score(encoder, task, of_language, metric)
     return scores
 
 
@@ -90,13 +89,20 @@ def sts(
     return scores
 
 
-def _labelled(path: Path, split: str) -> Labelled:
-    return read_labelled(
-        LabelledTable(path=path, text_column="text", label_column="label", where={"split": split})
-    )
-
-
-def _predicted(encoder: Encoder, task: str, rows: Labelled) -> np.ndarray:
+def _score(encoder: Encoder, task: str, rows: Labelled, metric: Metric) -> float:
     logits = encoder.outputs(rows.texts)[f"logits_{task}"]
-    predicted: np.ndarray = np.array(encoder.labels[task])[logits.argmax(axis=1)]
-    return predicted
+    if metric == "micro_f1":
+        return _micro_f1(encoder, task, rows, logits)
+    predicted = np.array(encoder.tasks[task].labels)[logits.argmax(axis=1)]
+    if metric == "accuracy":
+        return float((predicted == np.array(rows.labels)).mean())
+    return float(f1_score(rows.labels, predicted, average="macro"))
+
+
+def _micro_f1(encoder: Encoder, task: str, rows: Labelled, logits: Floats) -> float:
+    """Every label whose probability reaches the head's threshold is given."""
+    stated = encoder.tasks[task]
+    threshold = 0.5 if stated.threshold is None else stated.threshold
+    given = probabilities(logits, stated) >= threshold
+    wanted = rows.targets(stated.labels)
+    return float(f1_score(wanted, given, average="micro", zero_division=0))

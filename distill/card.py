@@ -1,86 +1,35 @@
 """The model card of a folder: what the student is, how good per language, and what it is bad at."""
 
+from collections.abc import Sequence
+
 from app.runtime.artifact import Manifest
-from distill.benchmarks import Scores
-from distill.tables.evaluate import EvaluateTable
-
-Evaluation = dict[str, dict[str, Scores]]
-"""Encoder name -> benchmark -> language -> score."""
-
-MEANING = {
-    "topic": "SIB-200 topic, accuracy; the head saw {source} only",
-    "sentiment": "UMSAB sentiment, macro-F1; the head saw {source} only",
-    "tatoeba_to_english": "Tatoeba, accuracy@1 of finding the English translation",
-    "tatoeba_from_english": "Tatoeba, accuracy@1 of finding the translation of the English",
-    "tatoeba_closer": "Tatoeba, share of sentences nearer to their translation than to another "
-    "sentence of their own language",
-    "sts": "STS-B, Spearman correlation with human similarity",
-}
+from distill.report import markdown, tables
+from distill.speed import BATCHES, TOKENS, Speed, cpu_name
+from distill.suite import Evaluation, meaning
+from distill.tables.evaluate import DataTable, EvaluateTable
 
 
-def summary(evaluation: Evaluation, benchmark: str, table: EvaluateTable) -> list[tuple[str, ...]]:
-    """Rows of a benchmark's table: each language, then mean and worst of the others, retention.
-
-    The others are all but the language the heads were trained on. Retention is the mean of the
-    others divided by the teacher's.
-    """
-    measured = {name: scores.get(benchmark, {}) for name, scores in evaluation.items()}
-    rows = [
-        (language, *(_cell(scores.get(language)) for scores in measured.values()))
-        for language in table.languages
-        if any(language in scores for scores in measured.values())
+def card(
+    manifest: Manifest,
+    evaluation: Evaluation,
+    table: EvaluateTable,
+    *,
+    speeds: Sequence[Speed],
+    threads: int,
+) -> str:
+    """CARD.md: identity, variants, tasks, data, weaknesses, scores."""
+    sections = [
+        _identity(manifest, table),
+        "## Variants\n\n" + _variants(speeds, threads),
+        "## Tasks\n\n" + _tasks(manifest),
+        *(["## Data\n\n" + _data(table.data)] if table.data else []),
+        "## What it is weak at\n\n" + "\n".join([*_told(table), *_weakest(evaluation, table)]),
+        "## Scores\n\n" + _scores(evaluation, table),
     ]
-    others = {
-        name: [score for language, score in scores.items() if language != table.source_language]
-        for name, scores in measured.items()
-    }
-    means = {name: sum(s) / len(s) if s else None for name, s in others.items()}
-    teacher = means.get(table.teacher)
-    rows.append(("mean of the others", *(_cell(mean) for mean in means.values())))
-    rows.append(("worst of the others", *(_cell(min(s, default=None)) for s in others.values())))
-    retained = [mean / teacher if mean is not None and teacher else None for mean in means.values()]
-    rows.append((f"retention of {table.teacher}", *(_cell(share) for share in retained)))
-    return rows
+    return "\n\n".join(sections)
 
 
-def _cell(score: float | None) -> str:
-    return "" if score is None else f"{score:.3f}"
-
-
-def tables(evaluation: Evaluation, table: EvaluateTable) -> str:
-    """Markdown: one table per benchmark, a column per encoder."""
-    blocks = []
-    for benchmark in dict.fromkeys(b for scores in evaluation.values() for b in scores):
-        meaning = MEANING[benchmark].format(source=table.source_language)
-        header = ["language", *evaluation]
-        lines = [f"### {meaning}", "", _line(header), _line(["---"] * len(header))]
-        lines += [_line(row) for row in summary(evaluation, benchmark, table)]
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks) + "\n"
-
-
-def _weakest(evaluation: Evaluation, table: EvaluateTable) -> list[str]:
-    """The three lowest languages of each benchmark, as the last encoder measured scores them."""
-    name, scores = list(evaluation.items())[-1]
-    lines = []
-    for benchmark, by_language in scores.items():
-        lowest = sorted(by_language.items(), key=lambda item: item[1])[:3]
-        listed = ", ".join(f"{language} {score:.3f}" for language, score in lowest)
-        meaning = MEANING[benchmark].format(source=table.source_language)
-        lines.append(f"- Lowest ({name}): {listed} ({meaning})")
-    return lines
-
-
-def _line(cells: tuple[str, ...] | list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def card(manifest: Manifest, evaluation: Evaluation, table: EvaluateTable) -> str:
-    """CARD.md: identity, variants, tasks, provenance, weaknesses, scores."""
-    variants = [
-        _line([v.file, v.precision, v.target, f"{v.bytes / 1e6:.1f} MB"]) for v in manifest.variants
-    ]
-    tasks = [f"- `{task}`: {', '.join(entry.labels)}" for task, entry in manifest.tasks.items()]
+def _identity(manifest: Manifest, table: EvaluateTable) -> str:
     provenance = manifest.provenance
     return "\n".join(
         [
@@ -95,29 +44,60 @@ def card(manifest: Manifest, evaluation: Evaluation, table: EvaluateTable) -> st
             f"- Teacher: {provenance.teacher}",
             f"- Made by `{provenance.recipe}` (sha256 {provenance.recipe_sha256[:12]}) from data "
             f"{provenance.data_fingerprint}, commit {provenance.commit}, {provenance.created}",
-            "",
-            "## Variants",
-            "",
-            _line(["file", "precision", "target", "size"]),
-            _line(["---"] * 4),
-            *variants,
-            "",
-            "## Tasks",
-            "",
-            "- `embed`: always",
-            *tasks,
-            "",
-            "## What it is weak at",
-            "",
-            *(f"- {weakness}" for weakness in table.weaknesses),
-            *_weakest(evaluation, table),
-            "",
-            "## Scores",
-            "",
-            f"Split `{table.split}` of each set. Encoders: "
-            + ", ".join(f"`{name}`" for name in evaluation)
-            + ".",
-            "",
-            tables(evaluation, table),
         ]
     )
+
+
+def _variants(speeds: Sequence[Speed], threads: int) -> str:
+    header = ["file", "precision", "target", "size", *(f"{n} x {TOKENS} tokens" for n in BATCHES)]
+    rows = []
+    for speed in speeds:
+        variant = speed.variant
+        taken = [
+            "not on this machine"
+            if speed.milliseconds is None
+            else f"{speed.milliseconds[n]:.1f} ms"
+            for n in BATCHES
+        ]
+        size = f"{variant.bytes / 1e6:.1f} MB"
+        rows.append([variant.file, variant.precision, variant.target, size, *taken])
+    return (
+        f"{markdown(header, rows)}\n\nMedian time of one forward pass, {threads} threads, "
+        f"{cpu_name()}."
+    )
+
+
+def _tasks(manifest: Manifest) -> str:
+    lines = ["- `embed`: always"]
+    for name, task in manifest.tasks.items():
+        kind = "of pairs, " if task.pair else ""
+        kind += "several at once, " if task.problem_type == "multi" else ""
+        lines.append(f"- `{name}`: {kind}{', '.join(task.labels)}")
+    return "\n".join(lines)
+
+
+def _data(data: Sequence[DataTable]) -> str:
+    return markdown(
+        ["data", "licence", "source"], [[each.name, each.license, each.source] for each in data]
+    )
+
+
+def _told(table: EvaluateTable) -> list[str]:
+    return [f"- {weakness}" for weakness in table.weaknesses]
+
+
+def _weakest(evaluation: Evaluation, table: EvaluateTable) -> list[str]:
+    """The three lowest languages of each benchmark, as the last system measured scores them."""
+    system = evaluation.systems[-1]
+    lines = []
+    for benchmark in evaluation.benchmarks:
+        lowest = sorted(system.scores(benchmark).items(), key=lambda item: item[1])[:3]
+        listed = ", ".join(f"{language} {score:.3f}" for language, score in lowest)
+        if listed:
+            lines.append(f"- Lowest ({system.name}): {listed} ({meaning(benchmark, table)})")
+    return lines
+
+
+def _scores(evaluation: Evaluation, table: EvaluateTable) -> str:
+    names = ", ".join(f"`{system.name}`" for system in evaluation.systems)
+    return f"Split `{table.split}` of each set. Systems: {names}.\n\n{tables(evaluation, table)}"

@@ -3,20 +3,22 @@
 Outputs are those of the exported graph: `pooled` (B, H) and `logits_<task>` (B, C), float32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from app.runtime.artifact import load_manifest
+from app.runtime.artifact import ClassificationTask, load_manifest
 from app.runtime.outputs import Floats, unit_vectors
 from app.runtime.session import StudentSession
+from app.runtime.tokenizer import Text
 from app.runtime.tokenizer import Tokenizer as ServedTokenizer
-from distill.batches import load_tokenizer, tokenize
-from distill.heads import load_heads
-from distill.teacher import encode, load_teacher, tokenizer_file
+from distill.batches import load_tokenizer
+from distill.classifier import embed, inputs_of, read
+from distill.heads import Head, load_heads
+from distill.teacher import load_teacher, tokenizer_file
 
 Outputs = dict[str, Floats]
 
@@ -26,20 +28,20 @@ BATCH_TEXTS = 32
 class Encoder(Protocol):
     """What measuring needs of an encoder."""
 
-    labels: dict[str, tuple[str, ...]]
-    """Task -> labels, in the order of its logits."""
+    tasks: dict[str, ClassificationTask]
+    """What its heads tell, and how; labels are in the order of the logits."""
 
-    def outputs(self, texts: Sequence[str]) -> Outputs:
-        """Outputs of all texts, in their order."""
+    def outputs(self, texts: Sequence[Text]) -> Outputs:
+        """Outputs of all texts or pairs, in their order."""
 
 
 class RunBatch(Protocol):
     """Texts of one batch -> their outputs."""
 
-    def __call__(self, texts: list[str]) -> Outputs: ...
+    def __call__(self, texts: list[Text]) -> Outputs: ...
 
 
-def embeddings(encoder: Encoder, texts: Sequence[str]) -> Floats:
+def embeddings(encoder: Encoder, texts: Sequence[Text]) -> Floats:
     """Unit vectors of all texts, in their order: (B, H)."""
     pooled = encoder.outputs(texts)["pooled"]
     return unit_vectors(pooled, pooled.shape[1])
@@ -52,16 +54,15 @@ class TorchEncoder:
         self._encoder = load_teacher(str(folder))
         self._tokenizer = load_tokenizer(tokenizer_file(str(folder)), max_tokens=max_tokens)
         self._heads = load_heads(Path(folder))
-        self.labels = {task: head.labels for task, head in self._heads.items()}
+        self.tasks = {task: head.as_task() for task, head in self._heads.items()}
 
-    def outputs(self, texts: Sequence[str]) -> Outputs:
-        return _in_order(texts, self._batch)
+    def outputs(self, texts: Sequence[Text]) -> Outputs:
+        return in_order(texts, self._batch)
 
     @torch.inference_mode()
-    def _batch(self, texts: list[str]) -> Outputs:
-        pooled = encode(self._encoder, tokenize(self._tokenizer, texts)).pooled
-        logits = {f"logits_{task}": head(pooled).numpy() for task, head in self._heads.items()}
-        return {"pooled": pooled.numpy(), **logits}
+    def _batch(self, texts: list[Text]) -> Outputs:
+        pooled = embed(self._encoder, inputs_of(read(self._tokenizer, texts)))
+        return {"pooled": pooled.numpy(), **logits_of(self._heads, pooled.numpy())}
 
 
 class FolderEncoder:
@@ -75,20 +76,42 @@ class FolderEncoder:
         self._tokenizer = ServedTokenizer.load(
             folder / manifest.tokenizer.file, max_tokens=manifest.max_tokens
         )
-        self.labels = {task: entry.labels for task, entry in manifest.tasks.items()}
+        self.tasks = dict(manifest.tasks)
 
-    def outputs(self, texts: Sequence[str]) -> Outputs:
-        return _in_order(
+    def outputs(self, texts: Sequence[Text]) -> Outputs:
+        return in_order(
             texts, lambda some: self._session.run(self._tokenizer.encode(some, truncate=True))
         )
 
 
-def _in_order(texts: Sequence[str], run: RunBatch) -> Outputs:
+class WithHeads:
+    """Any encoder, with heads fitted on its embeddings beside those it has."""
+
+    def __init__(self, encoder: Encoder, heads: Mapping[str, Head]) -> None:
+        self._encoder, self._heads = encoder, heads
+        self.tasks = encoder.tasks | {task: head.as_task() for task, head in heads.items()}
+
+    def outputs(self, texts: Sequence[Text]) -> Outputs:
+        found = self._encoder.outputs(texts)
+        return found | logits_of(self._heads, found["pooled"])
+
+
+def logits_of(heads: Mapping[str, Head], pooled: Floats) -> Outputs:
+    """`logits_<task>` (B, C) of every head, of pooled vectors (B, H)."""
+    vectors = torch.from_numpy(pooled)
+    return {f"logits_{task}": head(vectors).numpy() for task, head in heads.items()}
+
+
+def in_order(texts: Sequence[Text], run: RunBatch) -> Outputs:
     """Run in batches of like length, and give the outputs back in the order of the texts."""
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    order = sorted(range(len(texts)), key=lambda index: _characters(texts[index]))
     parts = [
         run([texts[index] for index in order[start : start + BATCH_TEXTS]])
         for start in range(0, len(order), BATCH_TEXTS)
     ]
     back = np.argsort(order)
     return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
+
+
+def _characters(text: Text) -> int:
+    return len(text) if isinstance(text, str) else sum(map(len, text))

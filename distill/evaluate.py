@@ -1,69 +1,150 @@
-"""Verb: measure a model folder, and the encoders behind it, per language.
+"""Verb: measure folders per language, all of them alike.
 
     lightmbert distill evaluate distill/recipes/mini-6-ship.toml
 
-Every variant of the folder is measured through the code that serves it. The table is printed,
-written as evaluation.json and evaluation.md, and told to the folder: manifest and CARD.md.
+Model folders are measured through the code that serves them, folders of others through the
+names their adapter gives, and encoder folders through torch: a teacher is often too large to be
+worth a graph of its own. The tables are printed and written as evaluation.json (scores),
+summary.json, evaluation.md and heatmap.png. The folder `model_dir` is told what was found: its
+manifest and CARD.md.
 """
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import orjson
 import torch
 from rich.console import Console
 from rich.table import Table as Grid
+from threadpoolctl import threadpool_limits
 
 from app.runtime.artifact import load_manifest, save_manifest
-from distill import benchmarks
-from distill.benchmarks import Scores
-from distill.card import Evaluation, card, summary, tables
-from distill.config import LoadedRecipe, require
-from distill.encoders import Encoder, FolderEncoder, TorchEncoder
-from distill.tables.evaluate import EvaluateTable
+from distill.adapters import AdaptedEncoder
+from distill.card import card
+from distill.config import LoadedRecipe, RecipeError, require
+from distill.encoders import Encoder, FolderEncoder, TorchEncoder, WithHeads
+from distill.heatmap import write_heatmap
+from distill.logistic import fit_head
+from distill.report import retention_tables, summary_json, summary_rows, tables
+from distill.speed import speeds
+from distill.suite import Evaluation, Results, System, chances, meaning, measure
+from distill.tables.evaluate import EvaluateTable, SystemTable
+
+Named = tuple[str, Encoder]
 
 
 def run(loaded: LoadedRecipe) -> None:
     """Measure, print, write."""
     table, threads = require(loaded.recipe.evaluate, "evaluate"), loaded.recipe.run.threads
     torch.set_num_threads(threads)
-    evaluation: Evaluation = {}
-    for name, source in table.encoders.items():
-        evaluation[name] = measure(TorchEncoder(source, max_tokens=table.max_tokens), table)
-    manifest = load_manifest(table.model_dir)
-    served = dict.fromkeys(v.precision for v in manifest.variants if v.target != "cuda")
-    for precision in served:
-        encoder = FolderEncoder(table.model_dir, precision=precision, threads=threads)
-        evaluation[precision] = measure(encoder, table)
-    _print(evaluation, table)
-    table.report.mkdir(parents=True, exist_ok=True)
-    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
-    (table.report / "evaluation.json").write_bytes(orjson.dumps(evaluation, option=options))
-    (table.report / "evaluation.md").write_text(tables(evaluation, table), encoding="utf-8")
-    metrics = {precision: evaluation[precision] for precision in served}
-    provenance = manifest.provenance.model_copy(update={"metrics": metrics})
-    manifest = manifest.model_copy(update={"provenance": provenance})
-    save_manifest(table.model_dir, manifest)
-    text = card(manifest, evaluation, table)
-    (table.model_dir / "CARD.md").write_text(text, encoding="utf-8")
+    runs: dict[str, list[Results]] = {}
+    guesses: Results = {}
+    for name, encoder in _encoders(table, threads=threads, seed=loaded.recipe.run.seed):
+        results = measure(encoder, table)
+        guesses |= chances(encoder, table, results)
+        if table.mteb is not None:
+            # an extra of its own, that may not be installed
+            from distill.mteb_tasks import run_tasks
 
-
-def measure(encoder: Encoder, table: EvaluateTable) -> dict[str, Scores]:
-    """Every benchmark the encoder can answer: one without heads gets no classification scores."""
-    languages, split = table.languages, table.split
-    retrieval = benchmarks.tatoeba(encoder, table.tatoeba, languages)
-    scores = {f"tatoeba_{kind}": by_language for kind, by_language in retrieval.items()}
-    scores["sts"] = benchmarks.sts(
-        encoder, table.sts, languages, split=split, max_pairs=table.max_sts_pairs
+            results |= run_tasks(name, encoder, table.mteb, source_language=table.source_language)
+        runs.setdefault(name, []).append(results)
+    evaluation = Evaluation(
+        tuple(System(name, tuple(results)) for name, results in runs.items()), guesses
     )
-    if "topic" in encoder.labels:
-        scores["topic"] = benchmarks.topic(encoder, table.topic, languages, split=split)
-    if "sentiment" in encoder.labels:
-        scores["sentiment"] = benchmarks.sentiment(encoder, table.sentiment, languages, split=split)
-    return scores
+    _print(evaluation, table)
+    _write(evaluation, table)
+    if table.model_dir is not None:
+        _tell(table.model_dir, evaluation, table, threads=threads)
+
+
+def _encoders(table: EvaluateTable, *, threads: int, seed: int) -> Iterator[Named]:
+    """One at a time, so that no two lie in memory together; those of a system by one name."""
+    for name, encoder in _as_they_are(table, threads):
+        probes = [probe for probe in table.probes if probe.task not in encoder.tasks]
+        # scikit-learn's threads spin while they wait: 25 times the work on a busy machine
+        with threadpool_limits(threads):
+            heads = {p.task: fit_head(encoder, p, seed=seed).head for p in probes}
+        yield name, WithHeads(encoder, heads) if heads else encoder
+
+
+def _as_they_are(table: EvaluateTable, threads: int) -> Iterator[Named]:
+    for name, source in table.encoders.items():
+        yield name, TorchEncoder(source, max_tokens=table.max_tokens)
+    for system in table.systems:
+        for folder in system.folders:
+            yield system.name, _of_folder(system, folder, threads)
+    for precision in _served(table):
+        assert table.model_dir is not None, "only a model folder has variants"
+        yield precision, FolderEncoder(table.model_dir, precision=precision, threads=threads)
+
+
+def _of_folder(system: SystemTable, folder: Path, threads: int) -> Encoder:
+    if system.adapter is not None:
+        return AdaptedEncoder(folder, system.adapter, threads=threads)
+    assert system.precision is not None, "SystemTable checked that it has one of both"
+    return FolderEncoder(folder, precision=system.precision, threads=threads)
+
+
+def _served(table: EvaluateTable) -> list[str]:
+    """Precisions of `model_dir` that a CPU runs; each is a system of that name.
+
+    Raises:
+        RecipeError: another system is called so.
+    """
+    if table.model_dir is None:
+        return []
+    manifest = load_manifest(table.model_dir)
+    found = list(dict.fromkeys(v.precision for v in manifest.variants if v.target != "cuda"))
+    taken = {*table.encoders, *(system.name for system in table.systems)}
+    if both := sorted(taken.intersection(found)):
+        raise RecipeError(f"a system is called {both[0]!r}, as a variant of {table.model_dir} is")
+    return [str(precision) for precision in found]
 
 
 def _print(evaluation: Evaluation, table: EvaluateTable) -> None:
     console = Console()
-    for benchmark in dict.fromkeys(b for scores in evaluation.values() for b in scores):
-        grid = Grid("language", *evaluation, title=benchmark)
-        for row in summary(evaluation, benchmark, table):
+    for benchmark in evaluation.benchmarks:
+        names = [system.name for system in evaluation.systems]
+        grid = Grid("language", *names, title=benchmark)
+        for row in summary_rows(evaluation, benchmark, table):
             grid.add_row(*row)
         console.print(grid)
+
+
+def _write(evaluation: Evaluation, table: EvaluateTable) -> None:
+    table.report.mkdir(parents=True, exist_ok=True)
+    scores = {system.name: _means(system) for system in evaluation.systems}
+    _write_json(table.report / "evaluation.json", scores)
+    _write_json(table.report / "summary.json", summary_json(evaluation, table))
+    text = tables(evaluation, table) + "\n" + retention_tables(evaluation, table)
+    (table.report / "evaluation.md").write_text(text, encoding="utf-8")
+    panels = {
+        meaning(benchmark, table): {
+            system.name: system.scores(benchmark)
+            for system in evaluation.systems
+            if system.each(benchmark)
+        }
+        for benchmark in evaluation.benchmarks
+    }
+    write_heatmap(table.report / "heatmap.png", panels, table.languages)
+
+
+def _means(system: System) -> Results:
+    return {name: system.scores(name) for run in system.runs for name in run}
+
+
+def _write_json(path: Path, content: object) -> None:
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    path.write_bytes(orjson.dumps(content, option=options))
+
+
+def _tell(model_dir: Path, evaluation: Evaluation, table: EvaluateTable, *, threads: int) -> None:
+    """Put scores into the folder's manifest, and write its card."""
+    manifest = load_manifest(model_dir)
+    metrics = {name: _means(evaluation.system(name)) for name in _served(table)}
+    provenance = manifest.provenance.model_copy(update={"metrics": metrics})
+    manifest = manifest.model_copy(update={"provenance": provenance})
+    save_manifest(model_dir, manifest)
+    measured = speeds(model_dir, manifest, threads=threads)
+    text = card(manifest, evaluation, table, speeds=measured, threads=threads)
+    (model_dir / "CARD.md").write_text(text, encoding="utf-8")

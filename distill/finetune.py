@@ -1,79 +1,153 @@
-"""Verb: train the classification heads of a recipe's `[finetune]` table.
+"""Verb: teach encoders a classification task, as the recipe's `[finetune]` table says.
 
     lightmbert distill finetune distill/recipes/mini-5-settle.toml
 
-The encoder stays as it is: a head is a logistic regression on its unit embeddings, so one
-forward pass serves every head, and a head costs seconds. Trained on text of one language it
-answers in every language whose sentences land where their translations do.
+`method = "frozen"` adds heads to encoder folders: the encoder stays as it is, so one forward
+pass serves all of them. `method = "full"` trains encoder and head together; what comes out
+serves that task alone, and becomes an encoder folder of its own. Task KD is an option of it,
+and is then held against plain fine-tuning language by language.
 """
 
-from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
+import orjson
 import torch
 from rich.console import Console
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_score
 from threadpoolctl import threadpool_limits
 
+from distill.comparison import Scores, mean_scores, summary_of
 from distill.config import LoadedRecipe, require
-from distill.corpus import CorpusError
-from distill.encoders import TorchEncoder, embeddings
-from distill.heads import Head, save_head
-from distill.labelled import read_labelled
-from distill.tables.finetune import HeadTable
+from distill.encoders import TorchEncoder
+from distill.heads import save_head
+from distill.labelled import Labelled
+from distill.logistic import fit_head
+from distill.tables.finetune import FrozenTable, FullTable
+from distill.tables.run import RunTable
+from distill.task_kd import SOURCE_ONLY, verdict
+from distill.task_rows import TaskRows, read_languages, read_task, scores_of
+from distill.teaching import Taught, load_pupil, load_task_teacher, provenance_of, teach
+
+PLAIN, TASK_KD = "plain", "task-kd"
 
 
 def run(loaded: LoadedRecipe) -> None:
-    """Add each of the table's heads to each of its encoder folders."""
+    """Add heads to encoder folders, or write fine-tuned ones."""
     table, run_table = require(loaded.recipe.finetune, "finetune"), loaded.recipe.run
     torch.set_num_threads(run_table.threads)
+    if isinstance(table, FullTable):
+        _fine_tune(table, run_table, recipe_sha256=loaded.sha256)
+    elif isinstance(table, FrozenTable):
+        _fit_heads(table, run_table)
+
+
+def _fit_heads(table: FrozenTable, run_table: RunTable) -> None:
     console = Console()
     for folder in table.encoders:
         encoder = TorchEncoder(folder, max_tokens=table.max_tokens)
         for head_table in table.heads:
             # scikit-learn's threads spin while they wait: 25 times the work on a busy machine
             with threadpool_limits(run_table.threads):
-                head, accuracy = fit_head(encoder, head_table, seed=run_table.seed)
-            save_head(folder, head)
-            console.print(f"{folder} {head.task}: {accuracy:.3f} accuracy in cross-validation")
+                fitted = fit_head(encoder, head_table, seed=run_table.seed)
+            save_head(folder, fitted.head)
+            found = fitted.reliability
+            console.print(
+                f"{folder} {fitted.head.task}: {fitted.accuracy:.3f} accuracy in "
+                f"cross-validation; temperature {found.temperature:.2f}, calibration error "
+                f"{found.ece_before:.3f} -> {found.ece_after:.3f}",
+                soft_wrap=True,
+            )
 
 
-def fit_head(encoder: TorchEncoder, table: HeadTable, *, seed: int) -> tuple[Head, float]:
-    """A head, and its mean accuracy in cross-validation on its own training text.
+def _fine_tune(table: FullTable, run_table: RunTable, *, recipe_sha256: str) -> None:
+    console = Console()
+    task = read_task(table.data, table.development, problem=table.problem, seed=run_table.seed)
+    measured = read_languages(table.measured, table.languages) if table.measured else {}
+    for rows in measured.values():
+        rows.targets(task.labels)  # refuses labels that were not learned, before anything trains
+    if table.task_kd is not None and table.task_kd.unlabelled is None:
+        console.print(f"[bold yellow]warning:[/] {SOURCE_ONLY}", soft_wrap=True)
+    told: list[dict[str, object]] = []
+    scores: dict[str, dict[str, list[Scores]]] = {}
+    for name, folder in table.encoders.items():
+        for way in (PLAIN, *([TASK_KD] if table.task_kd else [])):
+            for seed in table.seeds:
+                taught = _taught(table, task, folder, way, seed)
+                target = run_table.folder / f"{name}-{way}-{seed}"
+                by_language = _measured(taught, task, measured)
+                taught.save(target, provenance_of(folder, task))
+                scores.setdefault(name, {}).setdefault(way, []).append(by_language)
+                told.append(_told(name, way, seed, taught, by_language))
+                console.print(_line(target, taught), soft_wrap=True)
+        if table.task_kd is not None:
+            _compare(console, name, scores[name], table.source_language)
+    report = {"recipe_sha256": recipe_sha256, "task": table.task, "runs": told}
+    run_table.folder.mkdir(parents=True, exist_ok=True)
+    (run_table.folder / "finetune.json").write_bytes(
+        orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    )
 
-    Raises:
-        CorpusError: the text cannot be read, or its labels do not allow cross-validation.
-    """
-    rows = read_labelled(table.data)
-    folds = _folds(rows.labels, table.data.path)
-    features, labels = embeddings(encoder, rows.texts), np.array(rows.labels)
-    model = LogisticRegression(C=table.inverse_regularization, max_iter=2000, random_state=seed)
-    accuracy = float(cross_val_score(model, features, labels, cv=folds).mean())
-    model.fit(features, labels)
-    weight, bias = np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_)
-    if len(weight) == 1:
-        # scikit-learn gives two classes one row of coefficients; softmax wants one per class
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    return Head(
-        task=table.task,
-        labels=tuple(str(label) for label in model.classes_),
-        problem_type="single",
-        weight=torch.from_numpy(weight).float(),
-        bias=torch.from_numpy(bias).float(),
-        temperature=1.0,
-        threshold=None,
-        pair=False,
-    ), accuracy
+
+def _taught(table: FullTable, task: TaskRows, folder: Path, way: str, seed: int) -> Taught:
+    task_kd = table.task_kd if way == TASK_KD else None
+    teacher = None
+    if task_kd is not None:
+        teacher = load_task_teacher(
+            task_kd.teacher, task=table.task, labels=task.labels, max_tokens=table.max_tokens
+        )
+    return teach(
+        load_pupil(folder, max_tokens=table.max_tokens),
+        task,
+        table,
+        name=table.task,
+        seed=seed,
+        contrast=table.contrast,
+        task_kd=task_kd,
+        teacher=teacher,
+    )
 
 
-def _folds(labels: list[str], path: Path) -> int:
-    """Five, or fewer where the rarest label has fewer rows."""
-    counts = Counter(labels).most_common()
-    if len(counts) < 2:
-        raise CorpusError(f"{path} has the label {counts[0][0]!r} only; a head tells two apart")
-    rarest, rows = counts[-1]
-    if rows < 2:
-        raise CorpusError(f"{path} has one row of label {rarest!r}; two are needed")
-    return min(5, rows)
+def _measured(taught: Taught, task: TaskRows, measured: Mapping[str, Labelled]) -> Scores:
+    return scores_of(
+        {language: taught.logits(rows.texts) for language, rows in measured.items()},
+        measured,
+        task.labels,
+        task.problem,
+        temperature=taught.reliability.temperature,
+        threshold=taught.reliability.threshold,
+    )
+
+
+def _told(name: str, way: str, seed: int, taught: Taught, by_language: Scores) -> dict[str, object]:
+    return {
+        "encoder": name,
+        "way": way,
+        "seed": seed,
+        "epochs": [asdict(epoch) for epoch in taught.fitted.epochs],
+        "best_epoch": taught.fitted.best.number,
+        "reliability": asdict(taught.reliability),
+        "scores": by_language,
+    }
+
+
+def _line(target: Path, taught: Taught) -> str:
+    best, found = taught.fitted.best, taught.reliability
+    return (
+        f"{target}: {best.score:.3f} on the development rows, epoch {best.number} of "
+        f"{len(taught.fitted.epochs)}; temperature {found.temperature:.2f}, calibration error "
+        f"{found.ece_before:.3f} -> {found.ece_after:.3f} of {found.rows} rows"
+    )
+
+
+def _compare(
+    console: Console, name: str, ways: Mapping[str, list[Scores]], source_language: str
+) -> None:
+    """Print what task KD changed against plain fine-tuning, language by language."""
+    plain, distilled = mean_scores(ways[PLAIN]), mean_scores(ways[TASK_KD])
+    changes = ", ".join(f"{lang} {distilled[lang] - plain[lang]:+.3f}" for lang in plain)
+    console.print(f"{name}, task KD against plain fine-tuning: {changes}", soft_wrap=True)
+    console.print(
+        verdict(summary_of(plain, source_language), summary_of(distilled, source_language)),
+        soft_wrap=True,
+    )

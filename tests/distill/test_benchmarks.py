@@ -6,9 +6,11 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from app.runtime.artifact import ClassificationTask
 from distill import benchmarks
-from distill.corpus import CorpusError
 from distill.encoders import Outputs
+from distill.reading import CorpusError
+from distill.tables.labelled import LabelledFolder
 
 
 class Directions:
@@ -18,14 +20,20 @@ class Directions:
         self, degrees: dict[str, float], logits: dict[str, list[float]] | None = None
     ) -> None:
         self.degrees, self.logits = degrees, logits or {}
-        self.labels = {"topic": ("food", "sport"), "sentiment": ("bad", "fine", "good")}
+        self.tasks = {
+            "topic": ClassificationTask(labels=("food", "sport")),
+            "sentiment": ClassificationTask(labels=("bad", "fine", "good")),
+            "tags": ClassificationTask(
+                labels=("bad", "fine", "good"), problem_type="multi", threshold=0.6, temperature=2
+            ),
+        }
 
     def outputs(self, texts: Sequence[str]) -> Outputs:
         angles = np.radians([self.degrees.get(text, 0.0) for text in texts])
         length = np.array([len(text) for text in texts])[:, None]  # must not matter
         pooled = (length * np.stack([np.cos(angles), np.sin(angles)], axis=1)).astype(np.float32)
         logits = np.array([self.logits.get(text, [0.0]) for text in texts], dtype=np.float32)
-        return {"pooled": pooled, "logits_topic": logits, "logits_sentiment": logits}
+        return {"pooled": pooled, **{f"logits_{task}": logits for task in self.tasks}}
 
 
 def write(path: Path, **columns: list[object]) -> None:
@@ -108,7 +116,16 @@ FOOD, SPORT = [1.0, -1.0], [-3.0, -2.0]
 BAD, FINE, GOOD = [2.0, 0.0, 1.0], [0.0, 0.1, 0.0], [-5.0, -5.0, -4.0]
 
 
-def test_topic_is_the_share_of_right_labels_in_the_split(tmp_path: Path) -> None:
+def scores_of(
+    encoder: Directions, folder: Path, language: str, task: str, metric: str, split: str = "dev"
+) -> dict[str, float]:
+    rows = LabelledFolder(
+        folder=folder, text_column="text", label_column="label", where={"split": split}
+    )
+    return benchmarks.classification(encoder, rows, [language], task=task, metric=metric)
+
+
+def test_accuracy_is_the_share_of_right_labels_in_the_split(tmp_path: Path) -> None:
     write(
         tmp_path / "de.parquet",
         text=["a", "b", "c", "d", "e"],
@@ -116,11 +133,11 @@ def test_topic_is_the_share_of_right_labels_in_the_split(tmp_path: Path) -> None
         split=["dev", "dev", "dev", "dev", "train"],
     )
     encoder = Directions({}, {"a": FOOD, "b": SPORT, "c": FOOD, "d": FOOD, "e": SPORT})
-    assert benchmarks.topic(encoder, tmp_path, ["de"], split="dev") == {"de": 0.75}
-    assert benchmarks.topic(encoder, tmp_path, ["de"], split="train") == {"de": 0.0}
+    assert scores_of(encoder, tmp_path, "de", "topic", "accuracy") == {"de": 0.75}
+    assert scores_of(encoder, tmp_path, "de", "topic", "accuracy", "train") == {"de": 0.0}
 
 
-def test_sentiment_weighs_every_label_alike(tmp_path: Path) -> None:
+def test_macro_f1_weighs_every_label_alike(tmp_path: Path) -> None:
     # bad: 2 of 3 found, 2 of 2 predicted right: F1 = 4/5. fine: 1 of 1 found, 1 of 2: 2/3.
     # good: 1 of 1: 1. Accuracy would be 4/5; the mean of the three F1 is another number.
     write(
@@ -130,8 +147,55 @@ def test_sentiment_weighs_every_label_alike(tmp_path: Path) -> None:
         split=["dev"] * 5,
     )
     encoder = Directions({}, {"a": BAD, "b": BAD, "c": FINE, "d": FINE, "e": GOOD})
-    scores = benchmarks.sentiment(encoder, tmp_path, ["de"], split="dev")
+    scores = scores_of(encoder, tmp_path, "de", "sentiment", "macro_f1")
     assert scores["de"] == pytest.approx((4 / 5 + 2 / 3 + 1) / 3)
+
+
+def test_several_labels_are_given_from_the_threshold_on(tmp_path: Path) -> None:
+    # Threshold 0.6 at temperature 2: logits from 2 ln 1.5 = 0.81 on. BAD gives bad and good, FINE
+    # nothing. Of a: bad right, good not; of b: fine missed; of c: both right. 2 * 3 / (4 + 4).
+    write(
+        tmp_path / "de.parquet",
+        text=["a", "b", "c"],
+        label=[["bad"], ["fine"], ["bad", "good"]],
+        split=["dev"] * 3,
+    )
+    encoder = Directions({}, {"a": BAD, "b": FINE, "c": BAD})
+    scores = scores_of(encoder, tmp_path, "de", "tags", "micro_f1")
+    assert scores == {"de": pytest.approx(0.75)}
+
+
+def test_a_label_of_several_that_the_head_does_not_know_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "de.parquet", text=["a"], label=[["bad", "ugly"]], split=["dev"])
+    with pytest.raises(CorpusError, match="label 'ugly' was not among those learned: bad, fine"):
+        scores_of(Directions({}, {"a": BAD}), tmp_path, "de", "tags", "micro_f1")
+
+
+def test_pairs_are_read_as_pairs(tmp_path: Path) -> None:
+    class Second(Directions):
+        """Knows the label by the second text alone."""
+
+        def outputs(self, texts: Sequence[tuple[str, str]]) -> Outputs:
+            return super().outputs([second for _, second in texts])
+
+    write(
+        tmp_path / "de.parquet",
+        premise=["a", "a"],
+        hypothesis=["f", "s"],
+        label=["food", "sport"],
+        split=["dev"] * 2,
+    )
+    rows = LabelledFolder(
+        folder=tmp_path,
+        text_column="premise",
+        pair_column="hypothesis",
+        label_column="label",
+        where={},
+    )
+    scores = benchmarks.classification(
+        Second({}, {"f": FOOD, "s": SPORT}), rows, ["de"], task="topic", metric="accuracy"
+    )
+    assert scores == {"de": 1.0}
 
 
 def test_what_a_benchmark_misses_in_its_files_is_named(tmp_path: Path) -> None:
@@ -142,10 +206,10 @@ def test_what_a_benchmark_misses_in_its_files_is_named(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"de\.parquet has no column 'sentence1'"):
         benchmarks.sts(encoder, tmp_path, ["de"], split="dev", max_pairs=100)
     with pytest.raises(CorpusError, match=r"de\.parquet has no column 'label'"):
-        benchmarks.topic(encoder, tmp_path, ["de"], split="dev")
+        scores_of(encoder, tmp_path, "de", "topic", "accuracy")
     pairs(tmp_path, "sw", ("a", "b"))
     with pytest.raises(CorpusError, match=r"sw\.parquet has no column 'label'"):
-        benchmarks.sentiment(encoder, tmp_path, ["sw"], split="dev")
+        scores_of(encoder, tmp_path, "sw", "sentiment", "macro_f1")
     write(tmp_path / "zh.parquet", text=["a"], label=["x"], split=["test"])
     with pytest.raises(CorpusError, match=r"zh\.parquet has no row where {'split': 'dev'}"):
-        benchmarks.topic(encoder, tmp_path, ["zh"], split="dev")
+        scores_of(encoder, tmp_path, "zh", "topic", "accuracy")

@@ -106,6 +106,13 @@ def test_a_folder_is_measured_as_it_is_served_and_told_what_was_found(
     }
     assert evaluation["fp32"] == expected
     assert evaluation["teacher"].keys() == expected.keys()
+    summary = orjson.loads((tmp_path / "report" / "summary.json").read_bytes())
+    topic = summary["fp32"]["topic"]
+    assert topic["gap"] == {"mean": -0.75, "spread": None}
+    # one of the two labels is right by chance every other time
+    taught = evaluation["teacher"]["topic"]["sv"]
+    found = topic["retention_above_chance"]["mean"]
+    assert found == (None if taught <= 0.5 else pytest.approx(0.25 / (taught - 0.5)))
 
     manifest = load_manifest(model_dir)
     assert manifest.provenance.metrics == {"fp32": expected}
@@ -113,10 +120,13 @@ def test_a_folder_is_measured_as_it_is_served_and_told_what_was_found(
     card = (model_dir / "CARD.md").read_text()
     report = (tmp_path / "report" / "evaluation.md").read_text()
     assert "- It knows five words." in card
-    assert report in card
+    assert report.split("\n\n### ")[0] in card
+    assert "share of teacher above chance" in report
+    assert " ms |" in card
     printed = capsys.readouterr().out
     for benchmark in expected:
         assert benchmark in printed
+    assert (tmp_path / "report" / "heatmap.png").stat().st_size > 1000
     assert "retention of teacher" in printed
 
 

@@ -9,13 +9,14 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from tiny_world import WORDS, World, recipe, sentences
 
-from distill.corpus import CorpusError
 from distill.encoders import TorchEncoder, embeddings
-from distill.finetune import fit_head, run
+from distill.finetune import run
 from distill.heads import Head, load_heads
 from distill.labelled import read_labelled
+from distill.logistic import fit_head
+from distill.reading import CorpusError
 from distill.tables.finetune import HeadTable
-from distill.tables.text import LabelledTable
+from distill.tables.labelled import LabelledTable
 
 DOINGS = dict(zip(WORDS["en"][1], ("rest", "food", "rest", "song"), strict=True))
 """What a creature does -> label."""
@@ -51,9 +52,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_head_learns_what_words_tell(encoder: TorchEncoder, data: Path) -> None:
-    head, accuracy = fit_head(encoder, head_table(data), seed=1)
+    fitted = fit_head(encoder, head_table(data), seed=1)
+    head = fitted.head
     assert head.labels == ("food", "rest", "song")
-    assert accuracy > 0.75  # half of the rows are "rest"
+    assert fitted.accuracy > 0.75  # half of the rows are "rest"
     pooled = torch.from_numpy(encoder.outputs(sentences("en"))["pooled"])
     right = [
         head.labels[index] == label_of(text)
@@ -63,16 +65,15 @@ def test_a_head_learns_what_words_tell(encoder: TorchEncoder, data: Path) -> Non
 
 
 def test_a_head_of_several_labels_is_scikit_learns(encoder: TorchEncoder, data: Path) -> None:
-    head, _ = fit_head(encoder, head_table(data), seed=1)
+    head = fit_head(encoder, head_table(data), seed=1).head
     labels = [label_of(text) for text in sentences("en")]
     compare_with_scikit_learn(encoder, head, labels)
 
 
 def test_a_head_of_two_labels_is_scikit_learns(encoder: TorchEncoder, tmp_path: Path) -> None:
     labels = ["song" if label_of(text) == "song" else "other" for text in sentences("en")]
-    head, _ = fit_head(
-        encoder, head_table(write_labelled(tmp_path / "two.parquet", labels)), seed=1
-    )
+    path = write_labelled(tmp_path / "two.parquet", labels)
+    head = fit_head(encoder, head_table(path), seed=1).head
     assert head.weight.shape == (2, 32)
     compare_with_scikit_learn(encoder, head, labels)
 
@@ -90,10 +91,14 @@ def test_cross_validation_is_on_text_the_head_has_not_seen(
 ) -> None:
     chance = np.random.default_rng(1).choice(["a", "b"], size=72)
     path = write_labelled(tmp_path / "chance.parquet", chance.tolist())
-    head, accuracy = fit_head(encoder, head_table(path), seed=1)
+    fitted = fit_head(encoder, head_table(path), seed=1)
+    head = fitted.head
     pooled = torch.from_numpy(encoder.outputs(sentences("en"))["pooled"])
     by_heart = np.mean(np.array(head.labels)[head(pooled).argmax(1)] == chance)
-    assert accuracy < by_heart - 0.1
+    assert fitted.accuracy < by_heart - 0.1
+    # nothing is to be learned here, so a calibrated head is hardly sure of anything
+    assert fitted.reliability.ece_after < fitted.reliability.ece_before - 0.1
+    assert head.temperature == fitted.reliability.temperature > 3
 
 
 def test_the_verb_adds_every_head_to_every_encoder(
@@ -103,11 +108,12 @@ def test_the_verb_adds_every_head_to_every_encoder(
     for folder, source in zip(folders, (world.english, world.teacher), strict=True):
         shutil.copytree(source, folder)
     heads = [head_table(data, task=task).model_dump() for task in ("doing", "again")]
-    run(recipe(tmp_path / "run", finetune={"encoders": folders, "heads": heads, "max_tokens": 32}))
+    table = {"method": "frozen", "encoders": folders, "heads": heads, "max_tokens": 32}
+    run(recipe(tmp_path / "run", finetune=table))
     for folder in folders:
         assert list(load_heads(folder)) == ["again", "doing"]
         served = TorchEncoder(folder, max_tokens=32)
-        assert served.labels["doing"] == ("food", "rest", "song")
+        assert served.tasks["doing"].labels == ("food", "rest", "song")
         assert served.outputs(["the dog sings"])["logits_doing"].shape == (1, 3)
     weights = [load_heads(folder)["doing"].weight for folder in folders]
     assert not torch.equal(*weights)
@@ -131,8 +137,7 @@ def test_labels_that_teach_nothing_are_refused(
 
 def test_a_rare_label_makes_for_fewer_folds(encoder: TorchEncoder, tmp_path: Path) -> None:
     path = write_labelled(tmp_path / "rows.parquet", ["a"] * 20 + ["b"] * 3)
-    head, _ = fit_head(encoder, head_table(path), seed=1)
-    assert head.labels == ("a", "b")
+    assert fit_head(encoder, head_table(path), seed=1).head.labels == ("a", "b")
 
 
 def test_labelled_rows_are_those_of_the_split_in_their_order(tmp_path: Path) -> None:

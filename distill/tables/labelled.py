@@ -1,0 +1,35 @@
+"""Labelled text: one file of it, or a folder with a file per language."""
+
+from pathlib import Path
+
+from distill.tables.table import Table
+
+
+class LabelledRows(Table):
+    """Which columns of a file hold what, and which of its rows are meant."""
+
+    text_column: str
+    pair_column: str | None = None
+    """Column of the second text, where a label is of two texts, as premise and hypothesis."""
+    label_column: str
+    """A label per row; where several are right at once, a list of them."""
+    label_separator: str | None = None
+    """What stands between the labels of a row whose column holds them as one string."""
+    where: dict[str, str]
+    """Column -> value a row must have, such as split = "train"."""
+
+
+class LabelledTable(LabelledRows):
+    """Labelled text in a parquet, jsonl or csv file."""
+
+    path: Path
+
+
+class LabelledFolder(LabelledRows):
+    """Labelled text of several languages: LANG.parquet in a folder."""
+
+    folder: Path
+
+    def of(self, language: str) -> LabelledTable:
+        columns = self.model_dump(exclude={"folder"})
+        return LabelledTable(path=self.folder / f"{language}.parquet", **columns)

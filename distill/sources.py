@@ -1,6 +1,7 @@
 """Where an encoder's files lie: a folder, a hub id, or a part of a sentence-transformers folder."""
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,7 +45,10 @@ def readable(name: str) -> Iterator[None]:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            # ModernBERT's module loads torch's compiler, which says that it is old
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise EncoderError(
             f"{name} is no encoder folder and no hub id that can be read: {error}"

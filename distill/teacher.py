@@ -113,7 +113,7 @@ def load_skeleton(name: str, *, layers: int | None = None, pieces: bool = False)
         EncoderError: it is missing, of another family, or has fewer layers.
     """
     config = _config(source_of(name), layers=layers)
-    with torch.device("meta"):
+    with readable(name), torch.device("meta"):
         encoder = AutoModel.from_config(config, **_without_pooler(config))
         if pieces:
             setattr(encoder, PIECE_HEAD, PieceHead(config))

@@ -56,8 +56,8 @@ class CodirMatch(Match):
         answer, target = shown(student.text), shown(teacher.text)
         of_text, of_teacher = self._table.student_layers, self._table.teacher_layers
         entries = Entries(
-            F.normalize(self.student_projection(self._told(answer, of_text)), dim=-1),
-            F.normalize(self.teacher_projection(self._told(target, of_teacher)), dim=-1),
+            F.normalize(self.student_projection(self.told(answer, of_text)), dim=-1),
+            F.normalize(self.teacher_projection(self.told(target, of_teacher)), dim=-1),
             batch.languages,
             identities(batch),
         )
@@ -75,7 +75,7 @@ class CodirMatch(Match):
             self.queue.push(entries)
         return {"contrast": loss}
 
-    def _told(self, view: View, layers: tuple[int, ...]) -> Tensor:
+    def told(self, view: View, layers: tuple[int, ...]) -> Tensor:
         """What a view tells of each text: its layers side by side, (B, layers x H)."""
         hidden = torch.stack([at_least_float32(view.hidden[layer]) for layer in layers], dim=1)
         if self._table.pooling == "first":

@@ -119,12 +119,12 @@ class Refusals:
             if not self._facts(owner).has_pieces:
                 self.because(f"compares pieces, and the {owner} has no masked-language head")
 
-    def layer(self, layer: int, owner: Owner) -> None:
-        """A layer that must be there and have attention."""
-        layers = self._facts(owner).attention_layers
+    def layer(self, layer: int) -> None:
+        """A layer of the teacher that must be there and have attention."""
+        layers = self._teacher.attention_layers
         if layer not in layers:
-            found = ", ".join(map(str, layers)) or "none"
-            self.because(f"compares attention of layer {layer}; the {owner} has it in {found}")
+            found = ", ".join(map(str, layers))
+            self.because(f"compares attention of layer {layer}; the teacher has it in {found}")
 
     def depth(self, layers: Iterable[int], owner: Owner) -> None:
         """Layers that must be there."""

@@ -23,7 +23,7 @@ class MinilmMatch(Match):
         super().__init__(table.weight, _terms(table))
         refuse = Refusals(self.kind, student, teacher)
         refuse.attention()
-        refuse.layer(table.teacher_layer, "teacher")
+        refuse.layer(table.teacher_layer)
         self._student_layer = student.attention_layers[-1]
         self._teacher_layer = table.teacher_layer
         self._heads: int | None = None

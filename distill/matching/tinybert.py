@@ -40,10 +40,10 @@ class TinybertMatch(Match):
             self._hidden = {0: 0} | self._layers
         if "attention" in self.weights:
             refuse.scores()
-            for of_student, of_teacher in self._layers.items():
-                refuse.layer(of_student, "student")
-                refuse.layer(of_teacher, "teacher")
-            self._attention = self._layers
+            # sub-layers of a layered body may have none
+            self._attention = {i: self._layers[i] for i in student.attention_layers}
+            for of_teacher in self._attention.values():
+                refuse.layer(of_teacher)
         predicts = "prediction" in self.weights
         if predicts:
             refuse.pieces()

@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 VERBS = (
     ("tokenizer", "Train a Unigram tokenizer on text of many languages."),
     ("align", "Learn a multilingual embedding table in an English encoder's input space."),
+    ("plan", "Tell what training will cost, before anything is loaded."),
     ("train", "Train a student from its teacher, or a teacher from translations."),
-    ("finetune", "Fit classification heads on a frozen encoder."),
+    ("compare", "Train several ways and seeds, and measure them side by side."),
+    ("finetune", "Fit classification heads on a frozen encoder, or fine-tune all of it."),
+    ("study", "Compare KD at pre-training and at fine-tuning, language by language."),
     ("export", "Write a model folder: one ONNX graph with its heads, checked against torch."),
     ("quantize", "Add variants of lower precision to a model folder."),
-    ("evaluate", "Measure encoders and a model folder per language."),
+    ("evaluate", "Measure model folders and encoders per language."),
+    ("qat", "Let an encoder learn to be int8, where rounding it loses too much."),
     ("trim", "Cut an encoder's vocabulary to what some languages need."),
 )
 """Verbs of `distill`: modules of the same name with `run`, and what they do."""

@@ -1,11 +1,12 @@
 """A page about a run, beside its checkpoint: recipe, data, curves, and what came of it.
 
-`report/index.html` needs nothing else to be read: its curves are SVG inside it. Written at each
-checkpoint and at the end.
+`report/index.html` needs nothing else to be read: its curves are SVG inside it. Written at
+checkpoints, once a minute at most, and at the end.
 """
 
 import html
 import io
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,9 @@ NOT_LOSSES = {"step", "gradient_norm", "learning_rate_scale", "tokens", "tokens_
 SMOOTHED_OVER = 20
 """Points of a curve that the bold line averages."""
 
+LEAST_AGE_S = 60.0
+"""Drawing takes a good part of a second; younger pages are not drawn anew at a checkpoint."""
+
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse } td, th { padding: .15rem .8rem; text-align: right }
@@ -24,7 +28,14 @@ td:first-child, th:first-child { text-align: left } tr { border-bottom: 1px soli
 pre { background: #f6f6f6; padding: 1rem; overflow-x: auto } svg { width: 100%; height: auto }
 """
 
+
 Records = Sequence[Mapping[str, float]]
+
+
+def is_due(loaded: LoadedRecipe) -> bool:
+    """Whether the run's page is missing or old enough to be drawn anew."""
+    path = loaded.recipe.run.folder / PAGE
+    return not path.exists() or time.time() - path.stat().st_mtime > LEAST_AGE_S
 
 
 def write_page(loaded: LoadedRecipe, *, fingerprint: str, agreement: float | None = None) -> Path:
@@ -112,12 +123,13 @@ def _mean(values: Sequence[float]) -> float:
 
 def curves(records: Records) -> str:
     """Losses, gradient norm, rate and speed over steps, as one SVG element."""
-    # pyplot would look for a screen, and keep figures alive
-    from matplotlib.figure import Figure
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure  # pyplot would look for a screen, and keep figures alive
 
     names = [*_terms(records), "gradient_norm", "learning_rate_scale", "tokens_per_s"]
     lines = (len(names) + 1) // 2
-    figure = Figure(figsize=(10, 2.6 * lines), layout="constrained")
+    figure = Figure(figsize=(10, 2.4 * lines))
+    figure.subplots_adjust(0.07, 0.06, 0.99, 1 - 0.12 / lines, wspace=0.18, hspace=0.4)
     steps = [record["step"] for record in records]
     for index, name in enumerate(names, start=1):
         axes = figure.add_subplot(lines, 2, index)
@@ -125,11 +137,12 @@ def curves(records: Records) -> str:
         axes.plot(steps, values, color="#9ab", linewidth=0.7)
         axes.plot(steps, _smoothed(values), color="#135", linewidth=1.4)
         axes.set_title(name, fontsize=10)
-        axes.set_xlabel("step", fontsize=8)
+        axes.locator_params(nbins=5)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
     drawn = io.StringIO()
-    figure.savefig(drawn, format="svg", metadata={"Date": None})
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "run"}):
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
     text = drawn.getvalue()
     return text[text.index("<svg") :]
 

@@ -31,7 +31,7 @@ from distill.checkpoint import (
 )
 from distill.config import LoadedRecipe, require
 from distill.records import Records
-from distill.run_page import write_page
+from distill.run_page import is_due, write_page
 from distill.schedule import schedule
 from distill.teacher import tokenizer_file
 from distill.training import Run, prepare
@@ -167,7 +167,8 @@ def save(training: Run, loaded: LoadedRecipe, progress: Progress) -> None:
     save_checkpoint(
         folder, training.losses, training.optimizer, stands, recipe_sha256=loaded.sha256
     )
-    write_page(loaded, fingerprint=training.fingerprint)
+    if is_due(loaded):
+        write_page(loaded, fingerprint=training.fingerprint)
 
 
 def finish(training: Run, loaded: LoadedRecipe, progress: Progress) -> None:

@@ -1,8 +1,10 @@
 """The tables of a recipe: what each verb can be told, with units in the names."""
 
+from distill.tables.compare import CompareTable
 from distill.tables.evaluate import EvaluateTable
 from distill.tables.finetune import FinetuneTable
 from distill.tables.lir import LirTable
+from distill.tables.qat import QatTable
 from distill.tables.run import RunTable
 from distill.tables.ship import ExportTable, QuantizeTable
 from distill.tables.study import StudyTable
@@ -23,6 +25,8 @@ class Recipe(Table):
     export: ExportTable | None = None
     quantize: QuantizeTable | None = None
     evaluate: EvaluateTable | None = None
+    compare: CompareTable | None = None
     study: StudyTable | None = None
     trim: TrimTable | None = None
     lir: LirTable | None = None
+    qat: QatTable | None = None

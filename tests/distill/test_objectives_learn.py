@@ -122,8 +122,8 @@ KINDS = {
     "real tokens": Lesson([DISTILBERT | {"tokens": "real"}], of_pieces),
     "minilm": Lesson([MINILM], of_values(4)),
     "minilm2": Lesson([MINILM2], of_values(3)),
-    "codir": Lesson([CODIR], of_texts, steps=60, rate=1e-3),
-    "nce": Lesson([CODIR | {"loss": "nce", "pooling": "first"}], of_texts, steps=60, rate=1e-3),
+    "codir": Lesson([CODIR | {"queue": 0}], of_texts, rate=1e-3),
+    "nce": Lesson([CODIR | {"loss": "nce"}], of_texts, steps=60, rate=1e-3),
     "lightmbert and codir": Lesson([LIGHTMBERT, CODIR | {"weight": 0.2}], of_hidden),
 }
 

@@ -52,7 +52,7 @@ CODIR = {
     "temperature": 0.07,
     "negatives": 20,
     "same_language": 0.5,
-    "queue": 64,
+    "queue": 30,
 }
 ALL = {
     "lightmbert": LIGHTMBERT,

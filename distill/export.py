@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import tokenizers
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.errors import LightMBERTError
@@ -31,6 +32,7 @@ from app.runtime.artifact import (
 from app.runtime.outputs import Floats
 from app.runtime.tokenizer import Text, Tokenizer
 from distill.anatomy import Encoder, anatomy
+from distill.batches import load_tokenizer
 from distill.config import LoadedRecipe, require
 from distill.graph import write_graph
 from distill.heads import Head, load_heads
@@ -43,6 +45,7 @@ TOKENIZER_FILE = "tokenizer.json"
 PROVENANCE_FILE = "provenance.json"
 MAX_PROBABILITY_ERROR = 1e-3
 GOLDEN_DECIMALS = 6
+PAD = "[PAD]"
 EXPORTED = ("bert", LAYERED)
 CODE = Path(__file__).parent
 
@@ -89,12 +92,12 @@ def export_student(
     """
     encoder, heads = _load(encoder_dir, max_tokens=card.max_tokens)
     tokenizer_file = encoder_dir / TOKENIZER_FILE
-    Tokenizer.load(tokenizer_file, max_tokens=card.max_tokens).encode(
-        card.golden_texts, truncate=False
-    )
-    reference = torch_outputs(encoder, heads, tokenizer_file, card.golden_texts)
     with _replaced_whole(model_dir) as partial:
-        shutil.copy(tokenizer_file, partial / TOKENIZER_FILE)
+        _write_tokenizer(tokenizer_file, partial / TOKENIZER_FILE, encoder.config.pad_token_id)
+        Tokenizer.load(partial / TOKENIZER_FILE, max_tokens=card.max_tokens).encode(
+            card.golden_texts, truncate=False
+        )
+        reference = torch_outputs(encoder, heads, tokenizer_file, card.golden_texts)
         write_graph(encoder, heads, partial / GRAPH_FILE)
         variant = _variant(partial / GRAPH_FILE, min_cosine=min_cosine)
         manifest = Manifest(
@@ -148,6 +151,19 @@ def _load(encoder_dir: Path, *, max_tokens: int) -> tuple[Encoder, dict[str, Hea
                 f"head {task!r} reads width {head.weight.shape[1]}; {encoder_dir} has {width}"
             )
     return encoder, heads
+
+
+def _write_tokenizer(source: Path, target: Path, pad_id: int | None) -> None:
+    """Copy a tokenizer; if it does not say what to pad with, the encoder's config says it."""
+    load_tokenizer(source, max_tokens=1)  # or says that it is none
+    tokenizer = tokenizers.Tokenizer.from_file(str(source))
+    if tokenizer.padding is not None or tokenizer.token_to_id(PAD) is not None:
+        shutil.copy(source, target)
+        return
+    if pad_id is None or (token := tokenizer.id_to_token(pad_id)) is None:
+        raise ExportError(f"{source} has no {PAD} token, and the encoder's config names none")
+    tokenizer.enable_padding(pad_id=pad_id, pad_token=token)
+    tokenizer.save(str(target))
 
 
 def _variant(graph: Path, *, min_cosine: float) -> Variant:

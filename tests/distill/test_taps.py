@@ -176,9 +176,9 @@ def test_pieces_of_a_frozen_table_train_the_head_and_not_the_table(bert: Path) -
     assert encoder.piece_head.bias.grad is not None
 
 
-def test_a_compiled_body_is_seen_into_under_autocast(folder: Path) -> None:
-    tokens = tokens_of(folder)
-    plain, compiled = (load_teacher(str(folder), pieces=True) for _ in range(2))
+def test_a_compiled_body_is_seen_into_under_autocast(bert: Path) -> None:
+    tokens = tokens_of(bert)
+    plain, compiled = (load_teacher(str(bert), pieces=True) for _ in range(2))
     expected, observer = Observer(plain, EVERYTHING), Observer(compiled, EVERYTHING)
     module: nn.Module = anatomy(compiled).body
     module.compile(backend="eager", dynamic=True)

@@ -9,7 +9,7 @@ from distill.word_table import (
     EMBEDDING,
     Block,
     QuantizeError,
-    require_one_table,
+    require_known,
     write_normalised,
     write_sum,
 )
@@ -31,11 +31,12 @@ def fp16(model: onnx.ModelProto, *, block: Block | None = None) -> onnx.ModelPro
     integers and ends in one hidden state, so one cast is all that it takes.
 
     Raises:
-        QuantizeError: a weight is too large for fp16; or with a block, the graph has no word
-            table or several, or its rows do not divide into such blocks.
+        QuantizeError: a weight is too large for fp16; the graph is not of BERT's layers under one
+            whole word table; or its rows do not divide into such blocks.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    require_known(copy)
     if block is not None:
         _shrink_table(copy, block)
     graph = copy.graph
@@ -55,7 +56,6 @@ def fp16(model: onnx.ModelProto, *, block: Block | None = None) -> onnx.ModelPro
 
 
 def _shrink_table(model: onnx.ModelProto, block: Block) -> None:
-    require_one_table(model)
     graph = Rewriter(model)
     for node in graph.nodes:
         if node.op_type != EMBEDDING:

@@ -24,7 +24,7 @@ from app.runtime.outputs import Floats
 from app.runtime.tokenizer import Encoded
 from distill.calibration import Range, channel_ranges
 from distill.rewrite import Rewriter, attribute
-from distill.word_table import Block, QuantizeError, require_one_table, write_normalised, write_sum
+from distill.word_table import Block, QuantizeError, require_known, write_normalised, write_sum
 
 LARGEST_ACTIVATION = 255
 GELU_MINIMUM = 0.17
@@ -63,13 +63,13 @@ def int8(
         block: which values of the word table share a scale.
 
     Raises:
-        QuantizeError: the graph holds a product in a place that is not known here, has no word
-            table or several, or its rows do not divide into such blocks.
+        QuantizeError: the graph holds a product in a place that is not known here, is not of
+            BERT's layers under one whole word table, or its rows do not divide into such blocks.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     largest_weight = 2 ** (weight_bits - 1) - (weight_bits == 8)
-    require_one_table(copy)
+    require_known(copy)
     products = _products(copy)
     ranges = dict(channel_ranges(copy, [node.input[0] for node in products], texts))
     quiet_contexts(copy, ranges)

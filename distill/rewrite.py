@@ -7,7 +7,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-MICROSOFT = frozenset({"Gelu", "MatMulIntegerToFloat", "QAttention"})
+MICROSOFT = frozenset({"Gelu", "MatMulIntegerToFloat", "MultiHeadAttention", "QAttention"})
 """Operators of ONNX Runtime's own domain that the passes write."""
 
 Array = NDArray[Any]
@@ -40,10 +40,20 @@ class Rewriter:
 
     def write(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:  # noqa: ANN401 - as onnx has it
         """Append a node and return the name of its output."""
+        return self.write_many(operator, inputs, [output], **attributes)[0]
+
+    def write_many(
+        self,
+        operator: str,
+        inputs: list[str],
+        outputs: list[str],
+        **attributes: Any,  # noqa: ANN401 - as onnx has it
+    ) -> list[str]:
+        """Append a node of several outputs and return their names."""
         domain = "com.microsoft" if operator in MICROSOFT else ""
-        node = helper.make_node(operator, inputs, [output], domain=domain, **attributes)
+        node = helper.make_node(operator, inputs, outputs, domain=domain, **attributes)
         self._written.append(node)
-        return output
+        return outputs
 
     def users(self, output: str) -> list[onnx.NodeProto]:
         return [node for node in self.nodes if output in node.input]

@@ -62,17 +62,22 @@ def quantize_table(table: Floats, *, block: Block) -> Steps:
     return Steps(steps.reshape(rows, width), scales)
 
 
-def require_one_table(model: onnx.ModelProto) -> None:
-    """Refuse a graph whose word table is not where it is looked for.
+def require_known(model: onnx.ModelProto) -> None:
+    """Refuse a graph of which a part would stay as it was, or not fit the rest.
 
     Raises:
-        QuantizeError: it has not one EmbedLayerNormalization, but none or several.
+        QuantizeError: it has a convolution, or not one EmbedLayerNormalization.
     """
-    found = [node.name for node in model.graph.node if node.op_type == EMBEDDING]
-    if len(found) != 1:
+    found = [node.op_type for node in model.graph.node]
+    if "Conv" in found:
         raise QuantizeError(
-            f"the graph has {len(found)} of {EMBEDDING}, in which the word table is looked for; "
-            "a factorised table or a body of other layers than BERT's has no int8 form"
+            "the graph has dynamic convolutions; smaller forms are known for attention and "
+            "feed-forward only, so it can be served in fp32 alone"
+        )
+    if found.count(EMBEDDING) != 1:
+        raise QuantizeError(
+            f"the graph has {found.count(EMBEDDING)} of {EMBEDDING}, in which the word table is "
+            "looked for; a factorised one has no smaller form, and is small already"
         )
 
 

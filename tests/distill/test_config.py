@@ -19,7 +19,8 @@ VERBS = (
     "evaluate",
     "trim",
     "compare",
-, "qat")
+    "qat",
+)
 
 RUN = """
 [run]

@@ -4,6 +4,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from tiny_hub import write_hub
 from tiny_world import World
 
 from distill import batches as batches_module
@@ -111,25 +112,16 @@ def test_batches_of_a_stream_go_on_from_their_cursor(
             assert batch.text.ids.tolist() == expected.text.ids.tolist()
 
 
-def write_hub(folder: Path, languages: dict[str, int]) -> Path:
-    """A folder that is a dataset to the hub's library: a configuration and its size a language."""
-    described, configured = [], []
-    for language, rows in languages.items():
-        (folder / language).mkdir(parents=True)
-        lines = [json.dumps({"text": f"{language} {row}\n\nand more"}) for row in range(rows)]
-        (folder / language / "train.jsonl").write_text("\n".join(lines))
-        configured.append(f"- config_name: v1.{language}\n  data_files: {language}/*.jsonl\n")
-        described.append(
-            f"- config_name: v1.{language}\n  splits:\n  - name: train\n    num_examples: {rows}\n"
-        )
-    head = f"---\nconfigs:\n{''.join(configured)}dataset_info:\n{''.join(described)}---\n"
-    (folder / "README.md").write_text(head)
-    return folder
+def articles(sizes: dict[str, int]) -> dict[str, list[str]]:
+    return {
+        language: [f"{language} {row}\n\nand more" for row in range(rows)]
+        for language, rows in sizes.items()
+    }
 
 
 def test_a_hub_dataset_has_a_configuration_a_language_and_says_its_sizes(tmp_path: Path) -> None:
     table = CorpusTable(
-        hub=str(write_hub(tmp_path / "hub", {"da": 5, "zu": 20})),
+        hub=str(write_hub(tmp_path / "hub", articles({"da": 5, "zu": 20}))),
         hub_config="v1.{language}",
         languages=("zu", "da"),
         streaming=True,
@@ -145,7 +137,7 @@ def test_a_hub_dataset_has_a_configuration_a_language_and_says_its_sizes(tmp_pat
 
 def test_a_hub_dataset_of_several_languages_is_read_whole_too(tmp_path: Path) -> None:
     table = CorpusTable(
-        hub=str(write_hub(tmp_path / "hub", {"da": 5, "zu": 20})),
+        hub=str(write_hub(tmp_path / "hub", articles({"da": 5, "zu": 20}))),
         hub_config="v1.{language}",
         languages=("zu", "da"),
         max_rows=8,

@@ -49,7 +49,15 @@ def reliability(logits: Floats, targets: Floats, problem: Problem) -> Reliabilit
 
 
 def temperature_of(logits: Floats, targets: Floats, problem: Problem) -> float:
-    """The temperature under which the targets are likeliest, within TEMPERATURES."""
+    """The temperature under which the targets are likeliest, within TEMPERATURES.
+
+    Targets are smoothed by a row per class that is of every class alike, as Platt does for two
+    (1999, "Probabilistic outputs for support vector machines", section 2.2): a few rows that are
+    all right would otherwise make a head sure of everything.
+    """
+    rows, classes = targets.shape
+    unsure = 2 if problem == "multi" else classes
+    targets = (rows * targets + unsure * (1 / unsure)) / (rows + unsure)
 
     def loss(log_temperature: float) -> float:
         found = _probabilities(logits, problem, float(np.exp(log_temperature)))

@@ -1,0 +1,226 @@
+from pathlib import Path
+
+import orjson
+import pytest
+from tiny_encoder import write_bert
+from tiny_tasks import SCHEDULE, rows_of, write_polyglot, write_topics
+from tiny_world import World, recipe
+from tokenizers import Tokenizer
+
+from distill.cells import Cell, CellResult, Study, StudyError
+from distill.config import LoadedRecipe
+from distill.reading import CorpusError
+from distill.study import run
+from distill.study_report import Matrix, findings, matrix_markdown
+
+ARMS = ("teacher", "none", "pre-training", "fine-tuning", "both")
+
+
+@pytest.fixture(scope="module")
+def topics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_topics(tmp_path_factory.mktemp("tasks") / "topics")
+
+
+@pytest.fixture(scope="module")
+def students(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher of two layers and what stands for its student, of one."""
+    folder = tmp_path_factory.mktemp("students")
+    write_polyglot(folder / "teacher", world)
+    tokenizer = Tokenizer.from_file(str(world.teacher / "tokenizer.json"))
+    write_bert(folder / "distilled", tokenizer, num_hidden_layers=1)
+    return folder
+
+
+def study_table(students: Path, topics: Path, **changes: object) -> dict[str, object]:
+    return {
+        "teachers": [
+            {
+                "name": "tiny",
+                "encoder": students / "teacher",
+                "distilled": students / "distilled",
+                "plain": {"layers": 1, "initialisation": "bottom", "embeddings": "trained"},
+            }
+        ],
+        "tasks": [
+            {
+                "name": "doing",
+                "train": rows_of(topics / "en.parquet", where={"split": "train"}),
+                "development": {"share": 0.2},
+                "measured": {
+                    "folder": topics,
+                    "text_column": "text",
+                    "label_column": "label",
+                    "where": {"split": "dev"},
+                },
+            }
+        ],
+        "seeds": [1, 2],
+        "source_language": "en",
+        "languages": ["en", "de", "ru"],
+        "max_tokens": 32,
+        "teacher_schedule": SCHEDULE | {"epochs": 1},
+        "schedule": SCHEDULE | {"epochs": 1},
+        "task_kd": {
+            "divergence": "kl",
+            "temperature": 2.0,
+            "hard_weight": 0.5,
+            "soft_weight": 0.5,
+        },
+    } | changes
+
+
+def a_recipe(folder: Path, students: Path, topics: Path, **changes: object) -> LoadedRecipe:
+    return recipe(folder, study=study_table(students, topics, **changes))
+
+
+def test_the_matrix_is_run_cell_by_cell_and_gone_on_with(
+    students: Path,
+    topics: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded = a_recipe(tmp_path, students, topics)
+    ran: list[str] = []
+    really = Study.run
+
+    def killed_after_six(self: Study, cell: Cell) -> CellResult:
+        if len(ran) == 6:
+            raise KeyboardInterrupt
+        ran.append(cell.name)
+        return really(self, cell)
+
+    monkeypatch.setattr(Study, "run", killed_after_six)
+    with pytest.raises(KeyboardInterrupt):
+        run(loaded)
+    written = {path.stem: path.read_bytes() for path in (tmp_path / "cells").iterdir()}
+    assert (
+        set(written)
+        == set(ran)
+        == {f"tiny.doing.{arm}.1" for arm in ARMS} | {"tiny.doing.teacher.2"}
+    )
+    assert not (tmp_path / "study.md").exists()
+
+    again: list[str] = []
+    monkeypatch.setattr(
+        Study, "run", lambda self, cell: again.append(cell.name) or really(self, cell)
+    )
+    run(loaded)
+    assert again == [f"tiny.doing.{arm}.2" for arm in ARMS[1:]]
+    for name, content in written.items():
+        assert (tmp_path / "cells" / f"{name}.json").read_bytes() == content
+    printed = capsys.readouterr().out
+    assert "warning: task KD on source-language text alone" in printed
+    assert "tiny.doing.none.1: source" in printed
+    check_report(tmp_path)
+
+
+def check_report(folder: Path) -> None:
+    """Figures of the report are those of the cells."""
+    [told] = orjson.loads((folder / "study.json").read_bytes())
+    text = (folder / "study.md").read_text()
+    scores = []
+    for seed in (1, 2):
+        cell = orjson.loads((folder / "cells" / f"tiny.doing.both.{seed}.json").read_bytes())
+        assert {language: len(right) for language, right in cell["hits"].items()} == {
+            "en": 24,
+            "de": 24,
+            "ru": 24,
+        }
+        scores.append({lang: right.count("1") / 24 for lang, right in cell["hits"].items()})
+    both = told["arms"]["both"]
+    others = [(run["de"] + run["ru"]) / 2 for run in scores]
+    assert both["mean_of_the_others"]["mean"] == pytest.approx(sum(others) / 2)
+    gaps = [run["en"] - other for run, other in zip(scores, others, strict=True)]
+    assert both["gap"]["mean"] == pytest.approx(sum(gaps) / 2)
+    assert f"| both | {(scores[0]['en'] + scores[1]['en']) / 2:.3f} ±" in text
+    assert told["findings"][0] in text
+
+
+def test_cells_of_another_recipe_are_refused(students: Path, topics: Path, tmp_path: Path) -> None:
+    table = study_table(students, topics, seeds=[1])
+    study = Study(recipe(tmp_path, study=table).recipe.study, tmp_path, sha256="a" * 64, seed=1)
+    cell = tmp_path / "cells" / "tiny.doing.teacher.1.json"
+    cell.parent.mkdir()
+    result = CellResult(
+        recipe_sha256="b" * 64,
+        development_score=0.5,
+        best_epoch=1,
+        temperature=1.0,
+        hits={"en": "1"},
+    )
+    cell.write_text(result.model_dump_json())
+    with pytest.raises(StudyError, match="was written by another recipe"):
+        run(recipe(tmp_path, "a" * 64, study=table))
+    cell.write_text("{}")
+    with pytest.raises(StudyError, match=r"teacher\.1\.json is not a cell"):
+        run(recipe(tmp_path, "a" * 64, study=table))
+    assert study is not None
+
+
+def test_students_of_two_shapes_are_refused_before_anything_trains(
+    students: Path, topics: Path, tmp_path: Path
+) -> None:
+    table = study_table(students, topics)
+    table["teachers"][0]["plain"]["layers"] = 2
+    with pytest.raises(StudyError, match="with pre-training KD has depth 1, the one without 2"):
+        run(recipe(tmp_path, study=table))
+    assert not (tmp_path / "cells").exists()
+
+
+def test_a_language_without_a_file_is_refused_before_anything_trains(
+    students: Path, topics: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CorpusError, match=r"sw\.parquet does not exist"):
+        run(a_recipe(tmp_path, students, topics, languages=["en", "sw"]))
+    assert not (tmp_path / "cells").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seeds": [1, 1]}, "two seeds are called '1'"),
+        ({"languages": ["de", "ru"]}, "must have source_language 'en'"),
+        ({"languages": ["en"]}, "and others"),
+    ],
+)
+def test_a_study_that_says_nothing_is_refused(
+    students: Path, topics: Path, tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        a_recipe(tmp_path, students, topics, **changes)
+
+
+def results(**hits: str) -> list[CellResult]:
+    return [
+        CellResult(
+            recipe_sha256="0" * 64, development_score=1, best_epoch=1, temperature=1, hits=hits
+        )
+    ]
+
+
+def test_findings_follow_the_figures() -> None:
+    none = results(en="1111100000", de="1110000000", sw="1111000000")
+    matrix = Matrix(
+        "t",
+        "doing",
+        "en",
+        {
+            "teacher": none,
+            "none": none,
+            "pre-training": results(en="1111111100", de="1111111110", sw="1111111111"),
+            "fine-tuning": results(en="1111111110", de="1100000000", sw="0000000000"),
+            "both": results(en="1111111111", de="1111110000", sw="1111110000"),
+        },
+    )
+    # others: none .35, pre-training .95, fine-tuning .1, both .6
+    assert findings(matrix) == [
+        "On the mean of the others KD at pre-training gave +0.600, at fine-tuning -0.250, at both "
+        "+0.250: pre-training KD was the stronger of the two.",
+        "Fine-tuning KD by itself lowered the mean of the others; it moved 1 of them down (sw).",
+    ]
+    lines = matrix_markdown(matrix).splitlines()
+    assert "| none | 0.500 | 0.350 | 0.150 |  |  |  |" in lines
+    assert "| pre-training | 0.800 | 0.950 | -0.150 | +0.600 | 2 | 0 |" in lines
+    assert "| fine-tuning | 0.900 | 0.100 | 0.800 | -0.250 | 0 | 1 |" in lines
+    assert "| sw | 0.400 | 0.400 | 1.000 ↑ | 0.000 ↓ | 0.600 |" in lines

@@ -28,6 +28,7 @@ VERBS = (
     ("quantize", "Add variants of lower precision to a model folder."),
     ("evaluate", "Measure model folders and encoders per language."),
     ("qat", "Let an encoder learn to be int8, where rounding it loses too much."),
+    ("promote", "Put a model folder in the place of another, within limits per language."),
     ("trim", "Cut an encoder's vocabulary to what some languages need."),
 )
 """Verbs of `distill`: modules of the same name with `run`, and what they do."""

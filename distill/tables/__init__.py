@@ -4,6 +4,7 @@ from distill.tables.compare import CompareTable
 from distill.tables.evaluate import EvaluateTable
 from distill.tables.finetune import FinetuneTable
 from distill.tables.lir import LirTable
+from distill.tables.promote import PromoteTable
 from distill.tables.qat import QatTable
 from distill.tables.run import RunTable
 from distill.tables.ship import ExportTable, QuantizeTable
@@ -30,3 +31,4 @@ class Recipe(Table):
     trim: TrimTable | None = None
     lir: LirTable | None = None
     qat: QatTable | None = None
+    promote: PromoteTable | None = None

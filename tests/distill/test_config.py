@@ -20,6 +20,7 @@ VERBS = (
     "trim",
     "compare",
     "qat",
+    "promote",
 )
 
 RUN = """

@@ -90,15 +90,15 @@ def attention_probability_loss(student: QueryKey, teacher: QueryKey, mask: Tenso
     """
     difference = attention_log_probs(student.query, student.key, mask).exp()
     difference = difference - attention_log_probs(teacher.query, teacher.key, mask).exp().detach()
-    pairs = mask[:, None, :, None] & mask[:, None, None, :]  # (B, 1, T, T)
-    return (difference.square() * pairs).sum() / (pairs.sum() * student.query.shape[1])
+    # on padding both sides are alike: no probability of keys, evenly spread rows of queries
+    return difference.square().sum() / (mask.sum(1).square().sum() * student.query.shape[1])
 
 
 def attention_log_probs(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
     """Log softmax of query key' / sqrt(K) over real keys, (B, A, T, T), in at least float32.
 
-    On padding keys it is finite and so low that its exponential is 0; rows of padding queries
-    are made as well and mean nothing.
+    On padding keys it is finite and so low that its exponential is 0; padding queries spread
+    evenly over the real keys.
     """
     real = mask[:, None, :, None]
     query, key = at_least_float32(query) * real, at_least_float32(key) * real

@@ -1,3 +1,4 @@
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -57,41 +58,63 @@ def operators(graph: Path) -> dict[str, int]:
     return {kind: kinds.count(kind) for kind in set(kinds)}
 
 
-@pytest.mark.parametrize("name", BODIES)
-def test_a_body_is_exported_and_agrees_with_torch(start: Path, tmp_path: Path, name: str) -> None:
-    folder = write_student(tmp_path / "encoder", start, **BODIES[name])
+@dataclass(frozen=True)
+class Exported:
+    name: str
+    encoder: Path
+    model_dir: Path
+
+    @property
+    def graph(self) -> Path:
+        return self.model_dir / GRAPH_FILE
+
+
+@pytest.fixture(scope="module", params=BODIES)
+def exported(
+    request: pytest.FixtureRequest, start: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Exported:
+    root = tmp_path_factory.mktemp("exported")
+    folder = write_student(root / "encoder", start, **BODIES[request.param])
     save_head(folder, a_head("topic"))
-    model_dir = tmp_path / "model"
     # the gate holds the graph to torch, each text alone and all in company
-    export_student(folder, model_dir, card=CARD, min_cosine=0.99999)
+    export_student(folder, root / "model", card=CARD, min_cosine=0.99999)
+    return Exported(request.param, folder, root / "model")
+
+
+def test_an_exported_body_agrees_with_torch(exported: Exported) -> None:
     mask = np.arange(20) < np.array([[20], [3], [11]])
     ids = np.random.default_rng(0).integers(5, 50, mask.shape)
-    session = open_session(model_dir / GRAPH_FILE, device="cpu", intra_op_threads=1)
+    session = open_session(exported.graph, device="cpu", intra_op_threads=1)
     feed = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
     [found] = session.run(["pooled"], feed)
     with torch.inference_mode():
-        hidden = load_teacher(str(folder))(
+        hidden = load_teacher(str(exported.encoder))(
             **{key: torch.from_numpy(array) for key, array in feed.items()}
         ).last_hidden_state.numpy()
     expected = [row[real].mean(axis=0) for row, real in zip(hidden, mask, strict=True)]
     np.testing.assert_allclose(found, np.stack(expected), atol=5e-5)
 
 
-@pytest.mark.parametrize("name", BODIES)
-def test_the_graph_holds_what_the_body_has(start: Path, tmp_path: Path, name: str) -> None:
-    folder = write_student(tmp_path / "encoder", start, **BODIES[name])
-    export_student(folder, tmp_path / "model", card=CARD, min_cosine=0.9999)
-    found = operators(tmp_path / "model" / GRAPH_FILE)
-    body = BODIES[name].get("body", ("transformer",) * 2)
+def test_the_graph_holds_what_the_body_has(exported: Exported) -> None:
+    found = operators(exported.graph)
+    body = BODIES[exported.name].get("body", ("transformer",) * 2)
     assert isinstance(body, tuple)
     whole = body.count("transformer")
-    factors = name in ("two small factors", "factors and convolution")
+    factors = exported.name in ("two small factors", "factors and convolution")
     assert found.get("EmbedLayerNormalization", 0) == (not factors)
     assert found.get("Attention", 0) == whole + body.count("attention")
     assert found.get("Gelu", 0) == whole + body.count("feed-forward")
     assert found["LayerNormalization"] == len(body) + whole + factors
     assert found.get("Conv", 0) == body.count("dynamic-convolution")
     assert not found.keys() & {"SkipLayerNormalization", "BiasGelu", "Erf", "FastGelu"}
+
+
+def test_the_folder_of_a_body_passes_its_self_test(exported: Exported) -> None:
+    manifest = load_manifest(exported.model_dir)
+    tokenizer = Tokenizer.load(exported.model_dir / "tokenizer.json", max_tokens=48)
+    StudentSession.load(
+        exported.model_dir, manifest, device="cpu", precision="fp32", intra_op_threads=1
+    ).self_test(tokenizer)
 
 
 def test_small_factors_make_a_small_graph_and_large_ones_a_whole_table(
@@ -137,16 +160,6 @@ def test_a_pair_head_tells_the_texts_of_a_pair_apart(
         for types in ([0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 1, 1])
     )
     assert np.abs(one - other).max() > 0.01
-
-
-def test_a_layered_model_folder_passes_its_self_test(start: Path, tmp_path: Path) -> None:
-    folder = write_student(tmp_path / "encoder", start, **BODIES["convolution first"])
-    export_student(folder, tmp_path / "model", card=CARD, min_cosine=0.9999)
-    manifest = load_manifest(tmp_path / "model")
-    tokenizer = Tokenizer.load(tmp_path / "model" / "tokenizer.json", max_tokens=48)
-    StudentSession.load(
-        tmp_path / "model", manifest, device="cpu", precision="fp32", intra_op_threads=1
-    ).self_test(tokenizer)
 
 
 def test_a_student_of_an_xlm_roberta_is_exported_and_its_start_is_not(tmp_path: Path) -> None:

@@ -108,6 +108,23 @@ def test_scores_give_the_attention_of_encoders_that_do_not_rotate(folder: Path) 
     assert alike == [not anatomy(teacher).rotary] * FAMILY_LAYERS
 
 
+@torch.inference_mode()
+def test_fused_attention_shows_the_same(folder: Path) -> None:
+    tokens = tokens_of(folder)
+    plain, fused = (
+        Observer(load_teacher(str(folder), pieces=True, attention=kind), EVERYTHING)(tokens)
+        for kind in ("eager", "sdpa")
+    )
+    for number in EVERYTHING.hidden:
+        found, expected = (view.hidden[number][tokens.mask] for view in (fused, plain))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    for number in EVERYTHING.attention:
+        found, expected = (
+            view.attention[number].value.transpose(1, 2)[tokens.mask] for view in (fused, plain)
+        )
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_only_what_is_wanted_is_hooked(bert: Path) -> None:
     teacher = load_teacher(str(bert))
     wants = Wants(hidden=frozenset({0, 3}), attention=frozenset({4}))

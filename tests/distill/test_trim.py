@@ -18,9 +18,12 @@ from typer.testing import CliRunner
 from app.cli import app
 from distill import trim as verb
 from distill.batches import Tokens
+from distill.checkpoint import save_encoder
 from distill.config import RecipeError
 from distill.heads import load_heads, save_head
 from distill.reading import CorpusError
+from distill.student import student_of
+from distill.tables.student import StudentTable
 from distill.tables.trim import TrimTable
 from distill.teacher import EncoderError, encode, load_teacher
 from distill.trimming import TrimError, Trimmed
@@ -236,3 +239,18 @@ def test_options_that_cannot_work_are_refused(given: list[str], said: str) -> No
     result = CliRunner().invoke(app, ["distill", "trim", *given])
     assert result.exit_code == 1
     assert said in result.output
+
+
+def test_a_factorised_table_is_cut_in_its_rows(world: World, tmp_path: Path) -> None:
+    whole = {"layers": 2, "initialisation": "bottom", "embeddings": "factorised", "rank": 8}
+    student = student_of(str(world.teacher), StudentTable.model_validate(whole))
+    save_encoder(tmp_path / "encoder", student, world.teacher / "tokenizer.json")
+    done = table(world, tmp_path / "small", encoder=str(tmp_path / "encoder"))
+    found = verb.trim(done, seed=1)
+    gone = found.before.pieces - found.after.pieces
+    assert gone > 20
+    assert found.before.parameters - found.after.parameters == gone * 8
+    before, after = Reader(tmp_path / "encoder"), Reader(done.folder)
+    text = sentences("ru")[5]
+    assert before.pieces(text) == after.pieces(text)
+    assert torch.equal(before.embedding(text), after.embedding(text))

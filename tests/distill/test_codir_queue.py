@@ -1,6 +1,7 @@
 import multiprocessing
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tiny_objectives import CODIR, objective
 from tiny_world import World, sentences
 from tokenizers import Tokenizer
 from torch import Tensor, distributed
+from torch.nn.parallel import DistributedDataParallel
 
 from distill.anatomy import anatomy
 from distill.batches import Batch, Tokens, load_tokenizer, tokenize
@@ -122,11 +124,12 @@ def losses_of(world: World, **changes: object) -> Losses:
     return Losses(student.train(), teacher, [match], nullcontext)
 
 
-def some_batch(tokenizer: Tokenizer, first: int) -> Batch:
-    rows = range(first, first + 4)
-    texts = [sentences(language)[row] for language in ("de", "ru") for row in rows]
-    english = [sentences("en")[row] for _ in range(2) for row in rows]
-    return batch_of(tokenizer, texts, english, [0] * 4 + [1] * 4)
+def some_batch(tokenizer: Tokenizer, first: int, *, rows: int = 4) -> Batch:
+    """Sentences from `first` on, in German and then in Russian, with their English."""
+    numbers = range(first, first + rows)
+    texts = [sentences(language)[row] for language in ("de", "ru") for row in numbers]
+    english = [sentences("en")[row] for _ in range(2) for row in numbers]
+    return batch_of(tokenizer, texts, english, [0] * rows + [1] * rows)
 
 
 def test_translations_and_the_text_itself_are_no_negatives(
@@ -181,10 +184,13 @@ def test_a_restored_queue_goes_on_as_before(world: World, tokenizer: Tokenizer) 
     assert torch.equal(*found)
 
 
-def push_as(rank: int, port: int, folder: Path) -> None:
+def joined(rank: int, port: int) -> None:
+    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+
+
+def push(rank: int, port: int, folder: Path) -> None:
     """One of two processes, each of which has seen another number of texts."""
-    address = f"tcp://127.0.0.1:{port}"
-    distributed.init_process_group("gloo", address, rank=rank, world_size=2)
+    joined(rank, port)
     queue = Queue(8, 3)
     for step in range(3):
         queue.push(entries(100 * rank + 10 * step, 2 + rank + step))
@@ -193,21 +199,61 @@ def push_as(rank: int, port: int, folder: Path) -> None:
     distributed.destroy_process_group()
 
 
-def test_two_processes_keep_one_queue_of_what_both_have_seen(tmp_path: Path) -> None:
+def train(rank: int, port: int, folder: Path, world: World, tokenizer: Tokenizer) -> None:
+    """One of two processes that train on other texts, one of them on more."""
+    joined(rank, port)
+    losses = losses_of(world, loss="nce")
+    model = DistributedDataParallel(losses, find_unused_parameters=True)
+    optimizer = torch.optim.SGD([*losses.student.parameters(), *losses.trained()], lr=0.1)
+    torch.manual_seed(rank)
+    for step in range(2):
+        optimizer.zero_grad()
+        model(some_batch(tokenizer, 8 * step + 4 * rank, rows=4 + rank))[
+            "codir.contrast"
+        ].backward()
+        optimizer.step()
+    save_file(losses.state_dict(), folder / f"{rank}.safetensors")
+    distributed.destroy_process_group()
+
+
+def in_two_processes(
+    target: Callable[..., None], folder: Path, *more: object
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What each of them saved."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     fork = multiprocessing.get_context("fork")  # nothing to import anew
-    processes = [fork.Process(target=push_as, args=(rank, port, tmp_path)) for rank in range(2)]
+    processes = [fork.Process(target=target, args=(r, port, folder, *more)) for r in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(timeout=120)
         assert process.exitcode == 0
-    one, other = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
+    one, other = (load_file(folder / f"{rank}.safetensors") for rank in range(2))
+    return one, other
+
+
+def test_two_processes_keep_one_queue_of_what_both_have_seen(tmp_path: Path) -> None:
+    one, other = in_two_processes(push, tmp_path)
     for name, tensor in one.items():
         assert torch.equal(tensor, other[name]), name
     # The last 8 of 2 + 3, 3 + 4 and 4 + 5 texts, in the order of processes.
     assert sorted(one["languages"].tolist()) == [21, 22, 23, 120, 121, 122, 123, 124]
     assert torch.equal(one["student"][:, 0], one["languages"].float())
     assert one["mean"].item() == 0.5
+
+
+def test_two_processes_train_one_student_against_one_queue(
+    world: World, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    one, other = in_two_processes(train, tmp_path, world, tokenizer)
+    before = losses_of(world, loss="nce").state_dict()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+    moved = {name for name, tensor in one.items() if not torch.equal(tensor, before[name])}
+    assert "student.encoder.layer.0.output.dense.weight" in moved
+    assert "matches.codir.teacher_projection.weight" in moved
+    # 8 + 10 texts of either step; the queue keeps 30 of these 36
+    assert (one["matches.codir.queue.languages"] != NOBODY).all()
+    assert one["matches.codir.log_mean"].isfinite().all()

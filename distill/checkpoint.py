@@ -71,13 +71,21 @@ def save_encoder(
 
     A folder that was there is replaced whole, with the heads it had: they were another
     encoder's. A folder cannot be replaced in one step; killed in between, both lie beside it.
+
+    Raises:
+        CheckpointError: it cannot be written, such as when the disk is full; a folder that was
+            there is as it was.
     """
     partial, former = (folder.with_name(folder.name + end) for end in (".partial", ".former"))
     shutil.rmtree(partial, ignore_errors=True)
-    encoder.save_pretrained(partial, safe_serialization=True)
-    shutil.copyfile(tokenizer_file, partial / "tokenizer.json")
-    if provenance is not None:
-        (partial / PROVENANCE_FILE).write_text(json.dumps(provenance), encoding="utf-8")
+    try:
+        encoder.save_pretrained(partial, safe_serialization=True)
+        shutil.copyfile(tokenizer_file, partial / "tokenizer.json")
+        if provenance is not None:
+            (partial / PROVENANCE_FILE).write_text(json.dumps(provenance), encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(f"{folder} cannot be written: {error}") from error
     shutil.rmtree(former, ignore_errors=True)
     if folder.exists():
         folder.rename(former)

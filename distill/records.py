@@ -47,11 +47,18 @@ class Records:
         partial.replace(path)
         self.former: list[dict[str, float]] = [orjson.loads(line) for line in kept]
         """Records of the steps already done."""
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)  # readable at once, and nothing left for the end
 
     def write(self, record: Mapping[str, float | int | str]) -> None:
-        self._file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
-        self._file.flush()
+        """Add one record.
+
+        Raises:
+            RecordsError: the file cannot be written, such as when the disk is full.
+        """
+        try:
+            self._file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+        except OSError as error:
+            raise RecordsError(f"{self._file.name} cannot be written: {error}") from error
         if self._summaries is not None:
             for name, number in record.items():
                 if name != "step":

@@ -203,3 +203,22 @@ def test_killed_in_between_an_encoder_is_still_there(
     save_encoder(folder, encoders[1], tokenizer)
     assert layers_of(folder) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
+
+
+def test_an_encoder_that_does_not_fit_leaves_the_former_one(
+    world: World,
+    encoders: tuple[BertModel, BertModel],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, tokenizer = tmp_path / "encoder", world.teacher / "tokenizer.json"
+    save_encoder(folder, encoders[0], tokenizer)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("distill.checkpoint.shutil.copyfile", full)
+    with pytest.raises(CheckpointError, match=r"encoder cannot be written: .*No space left"):
+        save_encoder(folder, encoders[1], tokenizer)
+    assert layers_of(folder) == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]

@@ -32,7 +32,8 @@ TEACHERS = {
 LANGUAGES = {"mbert-6": 103, "mmbert-small-6": 48}
 
 
-@pytest.fixture(params=TEACHERS)
+# opening a hundred configurations takes the hub's library most of half a minute
+@pytest.fixture(params=[pytest.param("mbert-6", marks=pytest.mark.slow), "mmbert-small-6"])
 def loaded(request: pytest.FixtureRequest, tmp_path: Path) -> LoadedRecipe:
     family, changes = TEACHERS[request.param]
     write_family(tmp_path / "teacher", family, **changes)

@@ -28,7 +28,7 @@ from distill.tables.train import TrainTable
 from distill.teacher import encode, load_teacher
 from distill.train import measured, run, train
 from distill.training import Run, prepare
-from distill.watch import DivergedError
+from distill.watch import DivergedError, NotFallingError
 
 START = Progress(0, Cursor())
 
@@ -416,3 +416,45 @@ def test_the_same_seed_gives_the_same_student_and_another_seed_another(
         pass
     weight = "encoder.layer.0.output.dense.weight"
     assert not torch.equal(first.student.state_dict()[weight], other.student.state_dict()[weight])
+
+
+def test_gradients_of_several_batches_make_one_step(world: World, tmp_path: Path) -> None:
+    ready = prepared(tmp_path, train_table(world, accumulation_steps=3, steps=4))
+    twin = prepared(tmp_path, train_table(world))
+    record, progress = next(train(ready, START))
+    batches = [batch for _, batch in islice(twin.batches.since(Cursor()), 3)]
+    losses = [
+        sum(twin.losses.weights[name] * loss for name, loss in twin.losses(batch).items())
+        for batch in batches
+    ]
+    (sum(losses) / 3).backward()
+    norm = torch.stack([p.grad.norm() for p in twin.trained if p.grad is not None]).norm()
+    assert float(record["gradient_norm"]) == pytest.approx(norm.item(), rel=1e-5)
+    assert float(record["loss"]) == pytest.approx(sum(losses).item() / 3, rel=1e-5)
+    assert progress.tokens == record["tokens"] == sum(batch.padded_tokens for batch in batches)
+    assert progress.cursor == list(islice(twin.batches.since(Cursor()), 3))[-1][0]
+
+
+def test_what_objectives_learn_is_trained_and_saved(world: World, tmp_path: Path) -> None:
+    student = {"layers": 2, "initialisation": "random", "embeddings": "random"}
+    measures = {"width": 16, "heads": 4, "feed_forward_width": 32}
+    objective = [LIGHTMBERT | {"projection": "learned"}]
+    table = train_table(world, student=student | measures, objective=objective, steps=3)
+    ready = prepared(tmp_path / "other", table)
+    before = {name: p.detach().clone() for name, p in ready.losses.matches.named_parameters()}
+    assert before
+    run(recipe(tmp_path / "run", train=table))
+    saved = load_file(tmp_path / "run" / CHECKPOINT_FILE)
+    for name, tensor in before.items():
+        assert not torch.equal(saved[f"trained.matches.{name}"], tensor)
+    assert not [
+        name for name in load_file(tmp_path / "run/encoder/model.safetensors") if "match" in name
+    ]
+
+
+def test_a_run_that_does_not_learn_is_given_up(world: World, tmp_path: Path) -> None:
+    watch = {"window_steps": 2, "from_step": 6, "max_ratio": 1e-6}
+    with pytest.raises(NotFallingError, match="step 6: over the last 2 steps"):
+        run(recipe(tmp_path, train=train_table(world, watch=watch)))
+    assert [record["step"] for record in records_of(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert (tmp_path / CHECKPOINT_FILE).exists()

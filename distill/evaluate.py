@@ -27,7 +27,7 @@ from distill.heatmap import write_heatmap
 from distill.logistic import fit_head
 from distill.report import retention_tables, summary_json, summary_rows, tables
 from distill.speed import speeds
-from distill.suite import Evaluation, Results, System, chances, meaning, measure
+from distill.suite import Evaluation, Results, System, chances, measure
 from distill.tables.evaluate import EvaluateTable, SystemTable
 
 Named = tuple[str, Encoder]
@@ -68,8 +68,9 @@ def _encoders(table: EvaluateTable, *, threads: int, seed: int) -> Iterator[Name
 
 
 def _as_they_are(table: EvaluateTable, threads: int) -> Iterator[Named]:
-    for name, source in table.encoders.items():
-        yield name, TorchEncoder(source, max_tokens=table.max_tokens)
+    for name, sources in table.encoders.items():
+        for source in (sources,) if isinstance(sources, str) else sources:
+            yield name, TorchEncoder(source, max_tokens=table.max_tokens)
     for system in table.systems:
         for folder in system.folders:
             yield system.name, _of_folder(system, folder, threads)
@@ -119,7 +120,7 @@ def _write(evaluation: Evaluation, table: EvaluateTable) -> None:
     text = tables(evaluation, table) + "\n" + retention_tables(evaluation, table)
     (table.report / "evaluation.md").write_text(text, encoding="utf-8")
     panels = {
-        meaning(benchmark, table): {
+        benchmark: {
             system.name: system.scores(benchmark)
             for system in evaluation.systems
             if system.each(benchmark)

@@ -45,11 +45,26 @@ class Matrix:
 
     def change(self, arm: Arm, language: str) -> Change:
         """Of one language, from the arm without any KD."""
-        before, after = (
-            np.array([[mark == "1" for mark in result.hits[language]] for result in results])
-            for results in (self.results["none"], self.results[arm])
-        )
-        return change(before, after)
+        return change(_right(self.results["none"], language), _right(self.results[arm], language))
+
+    def others_change(self, before: Arm, after: Arm) -> Change:
+        """Of the mean of the others.
+
+        Where all languages have as many rows, rows of one number are taken for translations of
+        each other, which rise and fall together; else every row counts by itself.
+        """
+        first, second = self._others_hits(before), self._others_hits(after)
+        if len({right.shape for right in first}) == 1:
+            return change(np.mean(first, axis=0), np.mean(second, axis=0))
+        return change(np.concatenate(first, axis=1), np.concatenate(second, axis=1))
+
+    def _others_hits(self, arm: Arm) -> list[np.ndarray]:
+        """(seeds, rows) of each language but the source."""
+        return [
+            _right(self.results[arm], language)
+            for language in self.languages()
+            if language != self.source_language
+        ]
 
     def moved(self, arm: Arm) -> dict[str, list[str]]:
         """Direction -> the languages but the source that moved so."""
@@ -58,6 +73,11 @@ class Matrix:
             if language != self.source_language:
                 found[self.change(arm, language).direction].append(language)
         return found
+
+
+def _right(results: list[CellResult], language: str) -> np.ndarray:
+    """(seeds, rows)"""
+    return np.array([[mark == "1" for mark in result.hits[language]] for result in results])
 
 
 def matrix_markdown(matrix: Matrix) -> str:
@@ -81,28 +101,36 @@ def matrix_markdown(matrix: Matrix) -> str:
                 ["language", *COLUMNS],
                 [_language_row(matrix, language) for language in matrix.languages()],
             ),
-            "Mean accuracy ± standard deviation over seeds; ↑ and ↓: moved against `none` by more "
-            "than two standard errors over rows and seeds.",
+            "Mean accuracy ± standard deviation over seeds; changes ± standard error over rows and "
+            "seeds. ↑ and ↓: moved against `none` by more than two standard errors.",
             "\n".join(f"- {line}" for line in findings(matrix)),
         ]
     )
 
 
 def findings(matrix: Matrix) -> list[str]:
-    """What the matrix says of the paper's two findings, in words that the figures decide."""
-    none = matrix.others("none").mean
-    pre, fine, both = (
-        _difference(matrix.others(arm).mean, none)
-        for arm in ("pre-training", "fine-tuning", "both")
-    )
-    stronger = "pre-training" if pre > fine else "fine-tuning"
+    """What the matrix says of the paper's findings, in words that figures and errors decide."""
+    against = {arm: matrix.others_change("none", arm) for arm in ARMS if arm != "none"}
+    listed = ", ".join(f"at {arm} {_with_error(moved)}" for arm, moved in against.items())
+    ahead = matrix.others_change("fine-tuning", "pre-training")
+    stronger = {
+        "up": "pre-training KD was the stronger",
+        "down": "fine-tuning KD was the stronger",
+        "same": "neither can be told to be the stronger",
+    }
+    fine = {"up": "raised", "down": "lowered", "same": "did not move"}
     down = matrix.moved("fine-tuning")["down"]
     return [
-        f"On the mean of the others KD at pre-training gave {pre:+.3f}, at fine-tuning "
-        f"{fine:+.3f}, at both {both:+.3f}: {stronger} KD was the stronger of the two.",
-        f"Fine-tuning KD by itself {'lowered' if fine < 0 else 'did not lower'} the mean of the "
-        f"others; it moved {len(down)} of them down" + (f" ({', '.join(down)})." if down else "."),
+        f"Mean of the others against no KD, with its standard error: {listed}.",
+        f"Pre-training KD against fine-tuning KD: {_with_error(ahead)}; "
+        f"{stronger[ahead.direction]}.",
+        f"Fine-tuning KD by itself {fine[against['fine-tuning'].direction]} the mean of the "
+        f"others; languages that it moved down: {', '.join(down) or 'none'}.",
     ]
+
+
+def _with_error(moved: Change) -> str:
+    return f"{moved.mean:+.3f} ±{moved.error:.3f}"
 
 
 def matrix_json(matrix: Matrix) -> dict[str, object]:
@@ -115,6 +143,7 @@ def matrix_json(matrix: Matrix) -> dict[str, object]:
             arm: {
                 "source": asdict(matrix.source(arm)),
                 "mean_of_the_others": asdict(matrix.others(arm)),
+                "mean_of_the_others_against_none": _told(matrix.others_change("none", arm)),
                 "gap": asdict(matrix.gap(arm)),
                 "scores": mean_scores(matrix.runs(arm)),
                 "against_none": {
@@ -135,8 +164,8 @@ def _arm_row(matrix: Matrix, arm: Arm) -> list[str]:
     if arm in ("teacher", "none"):
         return [*row, "", "", ""]
     moved = matrix.moved(arm)
-    against = _difference(matrix.others(arm).mean, matrix.others("none").mean)
-    return [*row, f"{against:+.3f}", str(len(moved["up"])), str(len(moved["down"]))]
+    against = _with_error(matrix.others_change("none", arm))
+    return [*row, against, str(len(moved["up"])), str(len(moved["down"]))]
 
 
 def _language_row(matrix: Matrix, language: str) -> list[str]:
@@ -145,9 +174,3 @@ def _language_row(matrix: Matrix, language: str) -> list[str]:
         mark = "" if arm in ("teacher", "none") else MARKS[matrix.change(arm, language).direction]
         cells.append(str(figure(run[language] for run in matrix.runs(arm))) + mark)
     return [language, *cells]
-
-
-def _difference(after: float | None, before: float | None) -> float:
-    assert after is not None, "a study measures several languages"
-    assert before is not None, "a study measures several languages"
-    return after - before

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 
 from distill import benchmarks
-from distill.comparison import Scores, mean_scores, spread
+from distill.comparison import Scores, mean_scores
 from distill.encoders import Encoder
 from distill.reading import read_table
 from distill.tables.evaluate import ClassificationTable, EvaluateTable
@@ -35,12 +35,6 @@ class System:
         """Mean over its folders; empty where it was not measured."""
         runs = self.each(benchmark)
         return mean_scores(runs) if runs else {}
-
-    def spread(self, benchmark: str) -> Scores:
-        """Standard deviation over its folders, of languages that several measured."""
-        runs = self.each(benchmark)
-        found = {language: spread(run[language] for run in runs) for language in runs[0]}
-        return {language: value for language, value in found.items() if value is not None}
 
     def each(self, benchmark: str) -> list[Scores]:
         return [run[benchmark] for run in self.runs if benchmark in run]

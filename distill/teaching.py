@@ -56,9 +56,7 @@ class Taught:
 
     def save(self, folder: Path, provenance: Mapping[str, str]) -> None:
         """Write an encoder folder with the head in it."""
-        save_encoder(
-            folder, self.classifier.encoder.cpu(), self.tokenizer_file, provenance=provenance
-        )
+        save_encoder(folder, self.classifier.encoder, self.tokenizer_file, provenance=provenance)
         save_head(folder, self.head)
 
 

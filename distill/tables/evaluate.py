@@ -85,8 +85,9 @@ class EvaluateTable(Table):
     """Model folder whose manifest and card are told; each variant that runs here is measured."""
     systems: tuple[SystemTable, ...] = ()
     """More model folders, and folders of others."""
-    encoders: dict[str, str] = Field(default_factory=dict)
-    """Name -> encoder folder or hub id, measured through torch: a teacher rarely has a graph."""
+    encoders: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
+    """Name -> encoder folder or hub id, measured through torch: a teacher rarely has a graph.
+    Or several folders that differ in their seed alone."""
     teacher: str
     """Which of all these retention is measured against."""
     probes: tuple[HeadTable, ...] = ()

@@ -213,14 +213,26 @@ def test_findings_follow_the_figures() -> None:
             "both": results(en="1111111111", de="1111110000", sw="1111110000"),
         },
     )
-    # others: none .35, pre-training .95, fine-tuning .1, both .6
-    assert findings(matrix) == [
-        "On the mean of the others KD at pre-training gave +0.600, at fine-tuning -0.250, at both "
-        "+0.250: pre-training KD was the stronger of the two.",
-        "Fine-tuning KD by itself lowered the mean of the others; it moved 1 of them down (sw).",
+    # others: none .35, pre-training .95, fine-tuning .1, both .6. Rows of one number are averaged
+    # over German and Swahili: fine-tuning differs by -.5, -.5, -1, -.5 and six zeros, mean -.25,
+    # variance (3 * .25 + 1 - 10 * .0625) / 9 = .125, over ten rows.
+    found = matrix.others_change("none", "fine-tuning")
+    assert (found.mean, found.error) == (pytest.approx(-0.25), pytest.approx(0.0125**0.5))
+    assert findings(matrix)[1:] == [
+        "Pre-training KD against fine-tuning KD: +0.850 ±0.076; pre-training KD was the stronger.",
+        "Fine-tuning KD by itself lowered the mean of the others; languages that it moved down: sw.",
     ]
+    assert "at pre-training +0.600 ±0.145, at fine-tuning -0.250 ±0.112" in findings(matrix)[0]
     lines = matrix_markdown(matrix).splitlines()
     assert "| none | 0.500 | 0.350 | 0.150 |  |  |  |" in lines
-    assert "| pre-training | 0.800 | 0.950 | -0.150 | +0.600 | 2 | 0 |" in lines
-    assert "| fine-tuning | 0.900 | 0.100 | 0.800 | -0.250 | 0 | 1 |" in lines
+    assert "| pre-training | 0.800 | 0.950 | -0.150 | +0.600 ±0.145 | 2 | 0 |" in lines
+    assert "| fine-tuning | 0.900 | 0.100 | 0.800 | -0.250 ±0.112 | 0 | 1 |" in lines
     assert "| sw | 0.400 | 0.400 | 1.000 ↑ | 0.000 ↓ | 0.600 |" in lines
+
+
+def test_what_cannot_be_told_apart_is_not_called_stronger() -> None:
+    one, other = results(en="11", de="110", sw="10"), results(en="11", de="101", sw="10")
+    arms = {"teacher": one, "none": one, "pre-training": one, "fine-tuning": other, "both": one}
+    told = findings(Matrix("t", "doing", "en", arms))
+    assert "neither can be told to be the stronger" in told[1]
+    assert "did not move the mean of the others; languages that it moved down: none" in told[2]

@@ -88,11 +88,11 @@ def test_texts_are_known_again_whatever_their_padding(tokenizer: Tokenizer) -> N
 
 
 def test_order_length_and_the_id_0_make_another_text() -> None:
-    ids = torch.tensor([[5, 6, 0], [6, 5, 0], [5, 6, 0], [5, 0, 0], [0, 0, 0]])
-    lengths = torch.tensor([2, 2, 3, 1, 1])
+    ids = torch.tensor([[5, 6, 0], [6, 5, 0], [5, 6, 0], [5, 0, 0], [0, 0, 0], [0, 5, 0]])
+    lengths = torch.tensor([2, 2, 3, 1, 1, 2])
     mask = torch.arange(3) < lengths[:, None]
     found = identities(Batch(Tokens(ids, mask), None, None, lengths))
-    assert len(found[:, 0].unique()) == 5
+    assert len(found[:, 0].unique()) == 6
 
 
 def test_translations_are_known_by_their_english(tokenizer: Tokenizer) -> None:

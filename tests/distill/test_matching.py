@@ -291,6 +291,35 @@ def test_terms_are_the_same_with_more_padding(world: World, batch: Batch, kind: 
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["lightmbert", "tinybert"])
+def test_a_learned_projection_stands_between_student_and_teacher(
+    world: World, batch: Batch, kind: str
+) -> None:
+    losses = losses_of(world, ALL[kind] | {"projection": "learned"})
+    before = losses(batch)
+    with torch.no_grad():
+        losses.matches[kind].get_submodule("projection").weight.zero_()
+    after = losses(batch)
+    for term in (f"{kind}.attention", f"{kind}.hidden"):
+        assert torch.equal(before[term], after[term]) == term.endswith("attention")
+
+
+def test_distilbert_reads_masked_text_and_compares_where_it_is_told(
+    world: World, batch: Batch
+) -> None:
+    assert batch.masked is not None
+    losses = losses_of(world, DISTILBERT)
+    logits = losses._student_views(batch, english=None).masked.piece_logits
+    asked = batch.masked.labels >= 0
+    direct = torch.nn.functional.cross_entropy(logits[asked], batch.masked.labels[asked])
+    found = losses(batch)
+    torch.testing.assert_close(found["distilbert.masked_language"], direct)
+    plain = replace(batch, masked=replace(batch.masked, ids=batch.text.ids))
+    assert not torch.equal(losses(plain)["distilbert.masked_language"], direct)
+    everywhere = losses_of(world, DISTILBERT | {"tokens": "real"})(batch)
+    assert found["distilbert.pieces"] != everywhere["distilbert.pieces"]
+
+
 def test_several_objectives_are_weighted_by_entry_and_term(world: World, batch: Batch) -> None:
     tables = [
         LIGHTMBERT | {"weight": 2.0, "attention_weight": 0.5, "hidden_weight": 3.0},

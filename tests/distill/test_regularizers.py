@@ -8,6 +8,7 @@ import torch
 from tiny_encoder import write_encoder
 from transformers import DistilBertConfig, DistilBertModel, PreTrainedModel
 
+from distill.layered import LayeredConfig, LayeredEncoder
 from distill.regularizers import FeatureDrop, LayerDrop, dropout_at, kept_positions, r_drop_loss
 from distill.teacher import load_encoder
 
@@ -48,6 +49,22 @@ def modernbert() -> PreTrainedModel:
     return ModernBertModel(config).train()
 
 
+def layered() -> PreTrainedModel:
+    config = LayeredConfig(
+        body=["dynamic-convolution", "transformer"],
+        vocab_size=32,
+        hidden_size=16,
+        num_attention_heads=2,
+        intermediate_size=24,
+        hidden_dropout_prob=0.0,
+        attn_implementation="eager",
+    )
+    return LayeredEncoder(config).train()
+
+
+MADE = {"distilbert": distilbert, "modernbert": modernbert, "layered": layered}
+
+
 def hidden(encoder: PreTrainedModel) -> torch.Tensor:
     return encoder(input_ids=IDS, attention_mask=MASK).last_hidden_state
 
@@ -66,11 +83,11 @@ def test_r_drop_gives_gradient_to_both_passes() -> None:
     assert torch.autograd.gradcheck(r_drop_loss, (a, b))
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert", "layered"])
 def test_layers_are_skipped_in_training_and_never_in_evaluation(
     bert: PreTrainedModel, family: str
 ) -> None:
-    encoder = {"bert": lambda: bert, "distilbert": distilbert, "modernbert": modernbert}[family]()
+    encoder = MADE[family]() if family in MADE else bert
     whole = hidden(encoder)
     names = list(encoder.state_dict())
     with LayerDrop(encoder, 0.5):
@@ -92,11 +109,11 @@ def test_a_layer_that_is_always_skipped_gets_no_gradient(bert: PreTrainedModel) 
     assert bert.embeddings.word_embeddings.weight.grad is not None
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert", "layered"])
 def test_features_are_dropped_in_training_alone_and_until_removed(
     bert: PreTrainedModel, family: str
 ) -> None:
-    encoder = {"bert": lambda: bert, "distilbert": distilbert, "modernbert": modernbert}[family]()
+    encoder = MADE[family]() if family in MADE else bert
     whole = hidden(encoder)
     drop = FeatureDrop(encoder, 0.3)
     assert not torch.equal(hidden(encoder), hidden(encoder))
@@ -109,7 +126,7 @@ def test_features_are_dropped_in_training_alone_and_until_removed(
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert"])
 def test_features_are_dropped_at_every_place(bert: PreTrainedModel, family: str) -> None:
-    encoder = {"bert": lambda: bert, "distilbert": distilbert, "modernbert": modernbert}[family]()
+    encoder = MADE[family]() if family in MADE else bert
     seen: dict[str, torch.Tensor] = {}
     names = {
         "bert": ("attention.self.value", "output.dense"),

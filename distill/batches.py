@@ -8,7 +8,9 @@ each side keeps that budget. The batches of a block come in random order; all of
 Of several processes each takes every so-manieth block, so that no text is tokenized twice.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,6 +143,7 @@ def padded(encoded: Sequence[Ids]) -> Tokens:
 class _Block:
     """Drawn rows as token ids; the English sides are empty where the corpus is not parallel."""
 
+    number: int
     place: str
     """Where the text stood before it was drawn."""
     following: str
@@ -211,23 +214,29 @@ class Batches:
         return Cursor(self._share.process, 0, self._text.place())
 
     def since(self, cursor: Cursor) -> Iterator[tuple[Cursor, Batch]]:
-        """Yield (cursor after this batch, batch) for ever."""
+        """Yield (cursor after this batch, batch) for ever.
+
+        While a block is trained on, a thread draws and tokenizes the next: neither needs Python's
+        lock for long, and a device that waits for text is a device half used.
+        """
         self._text.go_to(cursor.place)
-        number, skip = cursor.block, cursor.batch
-        while True:
-            block = self._block(number)
-            next_number = number + self._share.processes
-            cuts = block.cuts(self._max_batch_tokens)
-            order = np.random.default_rng([self._seed, number]).permutation(len(cuts))
-            for done, index in enumerate(order[skip:], start=skip + 1):
-                inside = done < len(order)
-                after = (
-                    Cursor(number, done, block.place)
-                    if inside
-                    else Cursor(next_number, 0, block.following)
-                )
-                yield after, block.batch(cuts[index])
-            number, skip = next_number, 0
+        skip = cursor.batch
+        numbers = itertools.count(cursor.block, self._share.processes)
+        with ThreadPoolExecutor(1) as drawing:
+            coming = drawing.submit(self._block, next(numbers))
+            while True:
+                block = coming.result()
+                coming = drawing.submit(self._block, next(numbers))
+                yield from self._of_block(block, skip)
+                skip = 0
+
+    def _of_block(self, block: _Block, skip: int) -> Iterator[tuple[Cursor, Batch]]:
+        cuts = block.cuts(self._max_batch_tokens)
+        order = np.random.default_rng([self._seed, block.number]).permutation(len(cuts))
+        following = Cursor(block.number + self._share.processes, 0, block.following)
+        for done, index in enumerate(order[skip:], start=skip + 1):
+            inside = Cursor(block.number, done, block.place)
+            yield inside if done < len(order) else following, block.batch(cuts[index])
 
     def apart(self, cursor: Cursor, *, texts: int = 256) -> Batch:
         """One batch of texts drawn by a number that training does not reach; for measuring."""
@@ -239,6 +248,7 @@ class Batches:
         rows = self._text.draw(number, rows=texts or BLOCK_TEXTS, seed=self._seed)
         text = encode_ids(self._student_tokenizer, rows.texts)
         return _Block(
+            number=number,
             place=place,
             following=self._text.place(),
             text=text,

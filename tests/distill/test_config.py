@@ -21,6 +21,7 @@ VERBS = (
     "compare",
     "qat",
     "promote",
+    "study",
 )
 
 RUN = """

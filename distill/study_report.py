@@ -76,7 +76,7 @@ class Matrix:
 
 
 def _right(results: list[CellResult], language: str) -> np.ndarray:
-    """(seeds, rows)"""
+    """Whether each row was right, (seeds, rows)."""
     return np.array([[mark == "1" for mark in result.hits[language]] for result in results])
 
 

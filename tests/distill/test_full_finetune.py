@@ -330,20 +330,6 @@ def test_a_teacher_of_other_labels_is_refused(teacher: Path) -> None:
         load_task_teacher(teacher, task="doing", labels=("a", "b"), max_tokens=32)
 
 
-def test_soft_labels_on_labelled_text_are_followed_where_labels_count_nothing(
-    polyglot: Path, topics: Path, teacher: Path, tmp_path: Path
-) -> None:
-    task_kd = kd_table(teacher, hard_weight=0.0, soft_weight=1.0, temperature=1.0)
-    run(recipe(tmp_path, finetune=topic_table(topics, polyglot, task_kd=task_kd, epochs=10)))
-    english = rows_of(topics / "en.parquet", where={"split": "train"})
-    rows = read_labelled(LabelledTable.model_validate(english))
-    theirs, distilled = (
-        TorchEncoder(folder, max_tokens=32).outputs(rows.texts)["logits_doing"].argmax(1)
-        for folder in (teacher, tmp_path / "tiny-task-kd-1")
-    )
-    assert np.mean(distilled == theirs) > 0.9
-
-
 def test_a_teacher_of_another_task_is_refused(world: World, topics: Path, tmp_path: Path) -> None:
     table = topic_table(topics, world.english, task_kd=kd_table(world.teacher), epochs=1)
     with pytest.raises(FinetuneError, match="has no head 'doing', which task KD learns from"):

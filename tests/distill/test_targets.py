@@ -5,6 +5,7 @@ import pytest
 import torch
 from tiny_world import World, recipe, sentence_table, train_table
 
+from distill import batches as batches_module
 from distill.batches import Cursor, Tokens, load_tokenizer, tokenize
 from distill.checkpoint import Progress
 from distill.config import RecipeError
@@ -13,6 +14,11 @@ from distill.targets import TARGETS_FILE, Targets, TargetsError, open_targets
 from distill.teacher import Encoder, encode, load_teacher
 from distill.train import measured, train
 from distill.training import prepare
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches_module, "BLOCK_TEXTS", 512)
 
 
 class Counting:

@@ -19,6 +19,7 @@ from tiny_world import (
 )
 from tokenizers import Tokenizer
 
+from distill import batches as batches_module
 from distill.batches import Batch, Cursor, Tokens
 from distill.checkpoint import CHECKPOINT_FILE, CheckpointError, Progress
 from distill.config import LoadedRecipe, RecipeError
@@ -31,6 +32,11 @@ from distill.training import Run, prepare
 from distill.watch import DivergedError, NotFallingError
 
 START = Progress(0, Cursor())
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches_module, "BLOCK_TEXTS", 1024)
 
 
 def prepared(folder: Path, table: dict[str, object]) -> Run:

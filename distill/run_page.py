@@ -16,7 +16,7 @@ from distill.records import read_records
 PAGE = Path("report") / "index.html"
 NOT_LOSSES = {"step", "gradient_norm", "learning_rate_scale", "tokens", "tokens_per_s"}
 SMOOTHED_OVER = 20
-"""Points of a curve that the bold line averages."""
+"""Points that the bold line averages at most; of short curves a twentieth."""
 
 LEAST_AGE_S = 60.0
 """Drawing takes a good part of a second; younger pages are not drawn anew at a checkpoint."""
@@ -148,5 +148,6 @@ def curves(records: Records) -> str:
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:
-    """Mean of each value and those before it, at most `SMOOTHED_OVER` together."""
-    return [_mean(values[max(0, end - SMOOTHED_OVER) : end]) for end in range(1, len(values) + 1)]
+    """Mean of each value and some before it."""
+    window = max(1, min(SMOOTHED_OVER, len(values) // 20))
+    return [_mean(values[max(0, end - window) : end]) for end in range(1, len(values) + 1)]

@@ -152,7 +152,8 @@ def _config(source: Source, *, layers: int | None) -> PretrainedConfig:
     if hasattr(config, "body"):
         config.body = config.body[: config.num_hidden_layers]
     # ModernBERT would compile parts of itself
-    config.reference_compile = False
+    if hasattr(config, "reference_compile"):
+        config.reference_compile = False
     return config
 
 

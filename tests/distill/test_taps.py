@@ -1,4 +1,5 @@
 import math
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -147,6 +148,16 @@ def test_two_observers_of_one_encoder_do_not_disturb_each_other(bert: Path) -> N
     assert torch.equal(first(tokens).hidden[1], second(tokens).hidden[1])
     second.remove()
     assert first(tokens).hidden.keys() == {1}
+
+
+def test_what_was_seen_is_let_go_of(bert: Path) -> None:
+    teacher, tokens = load_teacher(str(bert)), tokens_of(bert)
+    observer = Observer(teacher, Wants(hidden=frozenset({1}), attention=frozenset({2})))
+    view = observer(tokens)
+    seen = [weakref.ref(view.hidden[1]), weakref.ref(view.attention[2].query._base)]
+    assert None not in [each() for each in seen]
+    del view
+    assert [each() for each in seen] == [None, None]
 
 
 def test_wants_join() -> None:

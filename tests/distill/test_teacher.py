@@ -176,6 +176,15 @@ def test_an_untied_table_is_the_heads_own(tmp_path: Path) -> None:
         torch.testing.assert_close(found, model(input_ids=tokens.ids).logits)
 
 
+def test_a_robertas_head_is_gelu_whatever_its_layers_are(tmp_path: Path) -> None:
+    model = write_family(tmp_path, "xlm-roberta", hidden_act="relu")
+    teacher = load_teacher(str(tmp_path), pieces=True)
+    tokens = Tokens(torch.tensor([[5, 6, 7]]), torch.ones(1, 3, dtype=torch.bool))
+    with torch.inference_mode():
+        found = Observer(teacher, Wants(pieces=True))(tokens).piece_logits
+        torch.testing.assert_close(found, model(input_ids=tokens.ids).logits)
+
+
 def test_another_family_is_refused_by_name(tmp_path: Path) -> None:
     write_family(tmp_path, "bert")
     config = tmp_path / "config.json"

@@ -1,37 +1,19 @@
 """The `lightmbert` command. What is heavy is imported by the command that needs it."""
 
-import importlib
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
+from app.distilling import distill
 from app.errors import LightMBERTError
 
 if TYPE_CHECKING:
     from app.bulk import Question
     from app.settings import Settings
-
-VERBS = (
-    ("tokenizer", "Train a Unigram tokenizer on text of many languages."),
-    ("align", "Learn a multilingual embedding table in an English encoder's input space."),
-    ("plan", "Tell what training will cost, before anything is loaded."),
-    ("train", "Train a student from its teacher, or a teacher from translations."),
-    ("compare", "Train several ways and seeds, and measure them side by side."),
-    ("finetune", "Fit classification heads on a frozen encoder, or fine-tune all of it."),
-    ("study", "Compare KD at pre-training and at fine-tuning, language by language."),
-    ("export", "Write a model folder: one ONNX graph with its heads, checked against torch."),
-    ("quantize", "Add variants of lower precision to a model folder."),
-    ("evaluate", "Measure model folders and encoders per language."),
-    ("qat", "Let an encoder learn to be int8, where rounding it loses too much."),
-    ("promote", "Put a model folder in the place of another, within limits per language."),
-    ("trim", "Cut an encoder's vocabulary to what some languages need."),
-)
-"""Verbs of `distill`: modules of the same name with `run`, and what they do."""
 
 
 class _OneLineErrors(TyperGroup):
@@ -52,11 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # they show local variables, and so texts
 )
 models = typer.Typer(help="Look into model folders.", no_args_is_help=True)
-distill = typer.Typer(help="Make students from recipes.", no_args_is_help=True)
 app.add_typer(models, name="models")
 app.add_typer(distill, name="distill")
-lir = typer.Typer(help="Take the language out of embeddings.", no_args_is_help=True)
-distill.add_typer(lir, name="lir")
 
 Paths = Annotated[
     list[Path] | None,
@@ -80,7 +59,6 @@ Host = Annotated[str | None, typer.Option(help="Instead of LIGHTMBERT_HOST.")]
 Port = Annotated[int | None, typer.Option(help="Instead of LIGHTMBERT_PORT; 0 for any free one.")]
 Workers = Annotated[int | None, typer.Option(help="Processes, instead of LIGHTMBERT_WORKERS.")]
 Folder = Annotated[Path, typer.Argument(help="A model folder.", show_default=False)]
-RecipeFile = Annotated[Path, typer.Argument(help="A TOML file.", show_default=False)]
 
 BULK_HELP = """
 
@@ -218,85 +196,6 @@ def _answer_files(
     typer.echo(progress.summary(), err=True)
     if progress.counts["too_long"]:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _distill_installed() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith(("app.", "distill.")):
-            raise
-        _fail(f"distill needs {error.name}: pip install 'lightmbert[distill]'")
-
-
-def _run_recipe(recipe: Path, module: str, function: str = "run") -> None:
-    with _distill_installed():
-        from distill.config import load_recipe
-
-        loaded = load_recipe(recipe)
-        getattr(importlib.import_module(f"distill.{module}"), function)(loaded)
-
-
-def _add_verb(name: str, does: str) -> None:
-    @distill.command(name, help=does)
-    def run(recipe: RecipeFile) -> None:
-        _run_recipe(recipe, name)
-
-
-for _name, _does in VERBS:
-    if _name != "trim":
-        _add_verb(_name, _does)
-
-
-@distill.command(help=f"{dict(VERBS)['trim']} By a recipe, or by options in its place.")
-def trim(
-    recipe: Annotated[Path | None, typer.Argument(help="A TOML file.", show_default=False)] = None,
-    encoder: Annotated[str | None, typer.Option(help="Folder or hub id.")] = None,
-    folder: Annotated[Path | None, typer.Option(help="Where the smaller one goes.")] = None,
-    languages: Annotated[str | None, typer.Option(help="Such as de,fr.")] = None,
-    corpus: Annotated[
-        Path | None, typer.Option(help="A folder of LANG.parquet, .jsonl, .csv or .txt.")
-    ] = None,
-    min_share: Annotated[
-        float, typer.Option(help="Of a language's texts that a piece must occur in.")
-    ] = 0.0005,
-    texts: Annotated[int, typer.Option(help="At most so many are read of a language.")] = 100_000,
-    piece_head: Annotated[
-        bool, typer.Option("--piece-head", help="Carry the masked-language head too.")
-    ] = False,
-) -> None:
-    needed = {"encoder": encoder, "folder": folder, "languages": languages, "corpus": corpus}
-    lacking = [f"--{name}" for name, value in needed.items() if value is None]
-    if recipe is not None:
-        if len(lacking) < len(needed):
-            _fail("trim takes a recipe or options, not both")
-        _run_recipe(recipe, "trim")
-        return
-    if lacking:
-        _fail(f"trim needs a recipe, or also {', '.join(lacking)}")
-    with _distill_installed():
-        importlib.import_module("distill.trim").run_options(
-            **needed, min_share=min_share, texts_per_language=texts, piece_head=piece_head
-        )
-
-
-@lir.command("fit")
-def lir_fit(recipe: RecipeFile) -> None:
-    """Find what all sentences of a language share, from the recipe's [lir] table."""
-    _run_recipe(recipe, "lir", "fit")
-
-
-@lir.command("apply")
-def lir_apply(recipe: RecipeFile) -> None:
-    """Take it out of the embeddings of a model folder, inside its graphs."""
-    _run_recipe(recipe, "lir", "apply")
-
-
-@lir.command("measure")
-def lir_measure(recipe: RecipeFile) -> None:
-    """Score retrieval and similarity with it and without it."""
-    _run_recipe(recipe, "lir", "measure")
 
 
 def _settings(**given: object) -> "Settings":

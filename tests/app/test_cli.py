@@ -16,7 +16,8 @@ import pytest
 from toy_student import write_graph, write_model_dir
 from typer.testing import CliRunner, Result
 
-from app.cli import VERBS, app
+from app.cli import app
+from app.distilling import VERBS
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("onnxruntime", "numpy", "fastapi", "pydantic", "torch", "rich.progress")

@@ -5,7 +5,7 @@ import numpy as np
 import orjson
 import pytest
 import torch
-from tiny_encoder import a_head
+from tiny_encoder import a_head, write_encoder
 from tiny_tasks import (
     LANGUAGES,
     SCHEDULE,
@@ -19,7 +19,8 @@ from tiny_world import World, recipe
 
 from distill.classifier import Classifier, inputs_of, read
 from distill.corpus import load_corpus
-from distill.encoders import TorchEncoder
+from distill.encoders import FolderEncoder, TorchEncoder
+from distill.export import Card, export_student
 from distill.finetune import run
 from distill.finetuning import FinetuneError, Rows, batches, fine_tune
 from distill.heads import load_heads, save_head
@@ -27,7 +28,7 @@ from distill.labelled import read_labelled
 from distill.objectives.task import divergence
 from distill.reading import CorpusError
 from distill.reliability import Problem
-from distill.tables.finetune import ScheduleTable, TaskKdTable
+from distill.tables.finetune import DropTable, ScheduleTable, TaskKdTable
 from distill.tables.labelled import LabelledTable
 from distill.task_kd import SoftLoss
 from distill.task_loss import TaskLoss
@@ -209,6 +210,22 @@ def test_pairs_are_told_apart_by_both_sides(world: World, tmp_path: Path) -> Non
     written = folder / "tiny-plain-1"
     assert load_heads(written)["doing"].pair
     assert accuracy(written, "doing", data) > 0.85
+
+
+def test_what_was_fine_tuned_on_pairs_is_what_is_served(tmp_path: Path) -> None:
+    data = rows_of(write_pairs(tmp_path / "pairs.parquet"))
+    data |= {"text_column": "first", "pair_column": "second"}
+    encoder = write_encoder(tmp_path / "encoder")
+    run(recipe(tmp_path / "run", finetune=full_table(encoder, data, epochs=1)))
+    written, served = tmp_path / "run" / "tiny-plain-1", tmp_path / "model"
+    card = Card("tiny", "1", "none", ("en",), 32, (("a dog", "sleeps"),), "tiny.toml", "0" * 64)
+    export_student(written, served, card=card, min_cosine=0.9999)
+    pairs = read_labelled(LabelledTable.model_validate(data)).texts
+    expected = TorchEncoder(written, max_tokens=32).outputs(pairs)["logits_doing"]
+    found = FolderEncoder(served, precision="fp32", threads=1).outputs(pairs)["logits_doing"]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    turned = TorchEncoder(written, max_tokens=32).outputs([(b, a) for a, b in pairs])
+    assert np.abs(turned["logits_doing"] - expected).max() > 0.01
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(world: World, topics: Path, tmp_path: Path) -> None:
@@ -399,6 +416,22 @@ def test_a_task_is_learned_in_spite_of_what_is_dropped(
     assert accuracy(folders[2], "doing", rows_of(topics / "en.parquet")) > 0.8
     plain, one = (load_heads(folder)["doing"].weight for folder in folders[:2])
     assert not torch.equal(plain, one)
+
+
+def test_r_drop_weighs_how_far_two_passes_are_apart(world: World, topics: Path) -> None:
+    pupil = load_pupil(world.english, max_tokens=32)
+    texts = read_labelled(LabelledTable.model_validate(rows_of(topics / "en.parquet")))
+    rows = Rows(read(pupil.tokenizer, texts.texts), texts.targets(texts.known))
+    classifier = Classifier(pupil.encoder, classes=3)
+
+    def loss(weight: float) -> float:
+        drop = DropTable.model_validate(DROP | {"data_drop": 0.5, "r_drop_weight": weight})
+        of_rows = TaskLoss(rows, "single", drop=drop, hard_weight=1.0, soft=None, seed=3)
+        return of_rows(classifier, range(16), 0).item()  # the same tokens go, whatever the weight
+
+    apart = loss(2.0) - loss(1.0)
+    assert apart > 1e-4
+    assert loss(5.0) - loss(2.0) == pytest.approx(3 * apart, rel=1e-3)
 
 
 def test_the_encoder_is_whole_again_after_dropping(

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import tokenizers
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -37,6 +38,7 @@ from distill.config import LoadedRecipe, require
 from distill.graph import write_graph
 from distill.heads import Head, load_heads
 from distill.layered import FAMILY as LAYERED
+from distill.padding import without_padding
 from distill.parity import Outputs, gate, torch_outputs
 from distill.teacher import load_teacher
 
@@ -99,6 +101,7 @@ def export_student(
         )
         reference = torch_outputs(encoder, heads, tokenizer_file, card.golden_texts)
         write_graph(encoder, heads, partial / GRAPH_FILE)
+        _leave_padding_out(partial / GRAPH_FILE)
         variant = _variant(partial / GRAPH_FILE, min_cosine=min_cosine)
         manifest = Manifest(
             name=card.name,
@@ -117,6 +120,12 @@ def export_student(
         gate(partial, manifest, variant, card.golden_texts, reference)
         save_manifest(partial, manifest)
     return manifest
+
+
+def _leave_padding_out(graph: Path) -> None:
+    model = onnx.load(graph)
+    if without_padding(model):
+        onnx.save(model, graph)
 
 
 @contextmanager

@@ -7,7 +7,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-MICROSOFT = frozenset({"Gelu", "MatMulIntegerToFloat", "MultiHeadAttention", "QAttention"})
+MICROSOFT = frozenset(
+    {"Attention", "Gelu", "MatMulIntegerToFloat", "MultiHeadAttention", "QAttention"}
+)
 """Operators of ONNX Runtime's own domain that the passes write."""
 
 Array = NDArray[Any]

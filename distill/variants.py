@@ -21,6 +21,7 @@ from app.runtime.artifact import (
     verify_file,
 )
 from app.runtime.tokenizer import Encoded, Text, Tokenizer
+from distill.padding import with_padding
 from distill.parity import BATCH_TEXTS, Parity, gate, gate_golden, served_outputs
 
 Small = Literal["int8-avx2", "int8-vnni", "fp16"]
@@ -52,7 +53,10 @@ class Source:
 
     @property
     def graph(self) -> onnx.ModelProto:
-        return onnx.load(verify_file(self.folder, self.variant))
+        """With padding, as `distill.graph` writes it."""
+        model = onnx.load(verify_file(self.folder, self.variant))
+        with_padding(model)
+        return model
 
     def encode(self, texts: Sequence[Text]) -> list[Encoded]:
         """Texts as the student reads them, cut at its token limit."""

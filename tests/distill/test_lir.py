@@ -30,6 +30,7 @@ from distill.languages import (
     save_directions,
     without,
 )
+from distill.padding import with_padding
 from distill.parity import ParityError
 from distill.quantize import quantize_student
 from distill.tables.lir import ApplyTable, MeasureTable
@@ -173,6 +174,7 @@ def test_every_variant_goes_along_and_old_scores_do_not(model_dir: Path, tmp_pat
 def test_a_graph_can_be_made_smaller_afterwards(model_dir: Path) -> None:
     model = onnx.load(model_dir / "student-fp32.onnx")
     fold(model, DIRECTIONS.of_all)
+    with_padding(model)
     tokenizer = Tokenizer.load(model_dir / "tokenizer.json", max_tokens=48)
     int8(model, tokenizer.encode(TEXTS, truncate=True), weight_bits=7)
     with pytest.raises(LanguageError, match="before"):

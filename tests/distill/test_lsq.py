@@ -28,6 +28,7 @@ from distill.parity import ParityError
 from distill.rounding import RoundingError, attach, detach, products
 from distill.tables.qat import QatTable
 from distill.teacher import encode, load_encoder, load_teacher
+from distill.variants import source_of
 from distill.watch import DivergedError
 from distill.word_table import QuantizeError
 
@@ -215,7 +216,7 @@ def under_rounding(plain: Path) -> tuple[np.ndarray, onnx.ModelProto, list[Learn
     attach(encoder, [next(batches())], largest=63, cut=0.0)
     with torch.inference_mode():
         pooled = encode(encoder, next(batches())).pooled.numpy()
-    return pooled, onnx.load(plain / "model" / "student-fp32.onnx"), detach(encoder)
+    return pooled, source_of(plain / "model").graph, detach(encoder)
 
 
 @pytest.mark.parametrize("form", ["qdq", "fused"])

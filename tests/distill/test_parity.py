@@ -135,8 +135,8 @@ def test_a_graph_that_is_right_only_without_padding_is_refused(
     folder = Path(shutil.copytree(model_dir, tmp_path / "model"))
     graph = onnx.load(folder / "student-fp32.onnx")
     for node in graph.graph.node:
-        if node.op_type == "Attention":
-            node.input[3] = ""  # no mask: padding takes part
+        if node.op_type == "MultiHeadAttention":
+            node.input[4] = ""  # no mask: padding takes part
     onnx.save(graph, folder / "unmasked.onnx")
     manifest = load_manifest(folder)
     changes = {"file": "unmasked.onnx", "sha256": sha256_of(folder / "unmasked.onnx")}

@@ -18,6 +18,7 @@ from distill.export import Card, export_student
 from distill.fp16 import fp16
 from distill.heads import save_head
 from distill.int8 import int8, smoothing
+from distill.padding import with_padding
 from distill.parity import ParityError
 from distill.quantize import quantize_student
 from distill.variants import Small
@@ -63,7 +64,9 @@ def calibrating(folder: Path) -> list[Encoded]:
 
 def graph_of(folder: Path, precision: str) -> onnx.ModelProto:
     [variant] = [v for v in load_manifest(folder).variants if v.precision == precision]
-    return onnx.load(verify_file(folder, variant))
+    model = onnx.load(verify_file(folder, variant))
+    with_padding(model)  # of fp32, which is served without
+    return model
 
 
 def tensors_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:

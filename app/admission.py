@@ -14,6 +14,9 @@ from app.fairness import WEIGHTS
 from app.forecast import Forecast
 from app.metrics import PRIORITIES, Priority
 
+SURE = 0.7
+"""Of a caller's deadline a predicted wait may take so much. Predictions err, and most of what was
+let in up to the deadline itself was run for nobody."""
 _LEAST_RETRY_S = 0.1
 """Texts that fill the room may all be with the tokenizer, of which no wait is predicted."""
 
@@ -34,7 +37,7 @@ class Terms:
     def limit_s(self, priority: Priority) -> float:
         """The longest predicted wait that such a request may have."""
         if self.timeout_s is not None:
-            return self.timeout_s
+            return SURE * self.timeout_s
         return self.max_wait_s if priority == "interactive" else self.bulk_max_wait_s
 
 

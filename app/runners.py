@@ -28,6 +28,8 @@ from app.threads import CallThread
 logger = logging.getLogger(__name__)
 
 HOPELESS = "the model fails again and again; the service must be restarted"
+NICENESS = 5
+"""The event loop goes first: it answers, and refuses, while all CPUs are at work for others."""
 FIRST_PAUSE_S = 0.05
 """Between two attempts to open the model; each further pause is twice as long."""
 
@@ -236,7 +238,7 @@ class Runners(Generic[ItemT, ResultT]):
         hung = len(self._threads) - (len(self._models) - 1)
         if hung > len(self._models):
             self._give_up(f"{hung} runs hang")
-        thread = CallThread("lightmbert-runner")
+        thread = CallThread("lightmbert-runner", niceness=NICENESS)
         thread.start()
         self._threads.append(thread)
         return thread

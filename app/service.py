@@ -3,16 +3,20 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter
 from typing import Literal
 
 from app.engine import Engine
 from app.errors import LightMBERTError, NotReadyError
+from app.memory import give_back
 from app.metrics import Metrics
 from app.runners import HOPELESS
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+_WIDEN_AFTER_S = 1.0
 
 Phase = Literal["loading", "ready", "leaving", "draining", "failed"]
 """leaving: no longer ready in the eyes of probes, but still at work for `drain_delay_s`."""
@@ -97,8 +101,17 @@ class Service:
             )
         finally:
             self.settled.set()
-        if self.ready and self._engine is not None:
+        give_back()
+        await self._widen()
+
+    async def _widen(self) -> None:
+        """Not at once: who waited for the service to be ready comes first."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_WIDEN_AFTER_S):
+                await self.leaving.wait()
+        if self.ready and not self.leaving.is_set() and self._engine is not None:
             await asyncio.to_thread(self._engine.widen)
+            give_back()
 
     def enter(self) -> None:
         """A request has begun."""
@@ -122,6 +135,7 @@ class Service:
         if self._stopped:
             return
         self._stopped = True
+        self.leaving.set()
         self.metrics.ready.set(0)
         if self.phase == "ready":
             self.phase = "leaving"

@@ -1,7 +1,9 @@
 """A thread that the event loop calls and can leave behind."""
 
 import asyncio
+import os
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,8 +14,10 @@ ResultT = TypeVar("ResultT")
 class CallThread(threading.Thread):
     """Makes one call after the other. A daemon: a call that never ends keeps no process alive."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, niceness: int = 0) -> None:
+        """`niceness`: how far it stands back where threads compete for CPUs; Linux only."""
         super().__init__(name=name, daemon=True)
+        self._niceness = niceness
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
 
     def call(self, work: Callable[[], ResultT]) -> "asyncio.Future[ResultT]":
@@ -27,6 +31,10 @@ class CallThread(threading.Thread):
         self._calls.put(None)
 
     def run(self) -> None:
+        if self._niceness and sys.platform == "linux":
+            thread = threading.get_native_id()
+            niceness = os.getpriority(os.PRIO_PROCESS, thread) + self._niceness
+            os.setpriority(os.PRIO_PROCESS, thread, niceness)
         while (call := self._calls.get()) is not None:
             work, future = call
             try:

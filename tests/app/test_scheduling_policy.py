@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 from simulation import CPU, GPU, Fifo, Machine, Policy, Sealed, Text, ours, run, simulate
 
-from app.admission import Terms
+from app.admission import SURE, Terms
 from app.errors import DeadlineExceededError, InferenceError, OverloadedError
 from app.forecast import Run
 from app.scheduler import Scheduler
@@ -241,8 +241,8 @@ def test_time_spent_before_counts_and_the_callers_own_deadline_is_named() -> Non
         scheduler.submit([Text("running", 100)])
         await scheduler.take()
         terms = Terms(timeout_s=0.2)
-        late = scheduler.submit([Text("late", 10)], terms, spent_s=0.15)
-        await asyncio.sleep(0.06)
+        late = scheduler.submit([Text("late", 10)], terms, spent_s=0.1)
+        await asyncio.sleep(0.11)
         with pytest.raises(DeadlineExceededError, match="within the 200 ms"):
             late.result()
         with pytest.raises(DeadlineExceededError, match="within the 200 ms"):
@@ -250,7 +250,7 @@ def test_time_spent_before_counts_and_the_callers_own_deadline_is_named() -> Non
         waiting = [Text(f"text{index}", 100) for index in range(20)]  # 5.1 ms each
         scheduler.submit(waiting, Terms("interactive"))
         scheduler.submit([Text("more", 10)], terms)
-        with pytest.raises(OverloadedError, match=r"wait for 0\.25\d s; the limit is 0\.2 s"):
+        with pytest.raises(OverloadedError, match=r"wait for 0\.25\d s; the limit is 0\.14 s"):
             scheduler.submit([Text("more", 10)], terms, spent_s=0.15)
 
     simulate(scenario())
@@ -270,8 +270,8 @@ def test_a_wait_beyond_the_limit_is_refused_at_once_with_the_excess() -> None:
         with pytest.raises(OverloadedError):
             scheduler.check(Terms("interactive", timeout_s=0.5))
         with pytest.raises(OverloadedError):  # its own run counts against its own deadline
-            scheduler.submit([Text("more", 100)], Terms(timeout_s=0.554))
-        scheduler.submit([Text("more", 100)], Terms(timeout_s=0.556))
+            scheduler.submit([Text("more", 100)], Terms(timeout_s=0.554 / SURE))
+        scheduler.submit([Text("more", 100)], Terms(timeout_s=0.556 / SURE))
         scheduler.check(Terms(max_wait_s=0.1))  # it might be bulk, and there is none of that
 
     simulate(scenario())
@@ -315,8 +315,8 @@ def test_the_lower_of_two_ratios_counts_for_what_a_request_takes_itself(
         await scheduler.take()
         texts = [Text(f"text{index}", 16) for index in range(16)]  # 13 ms by the law
         with pytest.raises(OverloadedError):
-            scheduler.submit(texts, Terms(timeout_s=0.013))
-        scheduler.submit(texts, Terms(timeout_s=0.02))
+            scheduler.submit(texts, Terms(timeout_s=0.013 / SURE))
+        scheduler.submit(texts, Terms(timeout_s=0.02 / SURE))
 
     simulate(scenario())
 

@@ -1,4 +1,6 @@
 import asyncio
+import os
+import sys
 import threading
 import weakref
 
@@ -54,3 +56,14 @@ def test_a_loop_that_was_closed_meanwhile_ends_the_thread(thread: CallThread) ->
     gate.set()
     thread.join(timeout=5)
     assert not thread.is_alive()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a niceness on Linux only")
+async def test_a_thread_stands_back_by_as_much_as_it_is_told() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    thread = CallThread("polite", niceness=3)
+    thread.start()
+    assert await thread.call(niceness) == min(19, niceness() + 3)
+    thread.retire()

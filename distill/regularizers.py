@@ -105,18 +105,11 @@ class FeatureDrop(_Installed):
         parts = anatomy(encoder)
         self._probability = probability
         for number, layer in enumerate(parts.layers, start=1):
-            self._set_rates(layer)
+            self._undo += _set_rates(layer, probability)
             for projected in parts.projections.get(number, ()):
                 self._keep(projected.register_forward_hook(self._drop_output))
             for linear in _closing(layer, parts.width):
                 self._keep(linear.register_forward_pre_hook(self._drop_input))
-
-    def _set_rates(self, layer: nn.Module) -> None:
-        for module in layer.modules():
-            names = [name for name in RATES if isinstance(getattr(module, name, None), float)]
-            for name in names + ["p"] * isinstance(module, nn.Dropout):
-                self._undo.append(partial(setattr, module, name, getattr(module, name)))
-                setattr(module, name, self._probability)
 
     def _keep(self, handle: RemovableHandle) -> None:
         self._undo.append(handle.remove)
@@ -126,6 +119,17 @@ class FeatureDrop(_Installed):
 
     def _drop_input(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         return F.dropout(inputs[0], self._probability, module.training)
+
+
+def _set_rates(within: nn.Module, probability: float) -> list[Callable[[], object]]:
+    """Give every dropout inside a module this probability; what takes that back."""
+    undo: list[Callable[[], object]] = []
+    for module in within.modules():
+        names = [name for name in RATES if isinstance(getattr(module, name, None), float)]
+        for name in names + ["p"] * isinstance(module, nn.Dropout):
+            undo.append(partial(setattr, module, name, getattr(module, name)))
+            setattr(module, name, probability)
+    return undo
 
 
 def _closing(layer: nn.Module, width: int) -> list[nn.Linear]:
@@ -152,15 +156,12 @@ def _check_probability(probability: float) -> None:
 @contextmanager
 def dropout_at(module: nn.Module, probability: float) -> Iterator[None]:
     """Give every dropout inside a module this probability for a while: another view of a text."""
-    dropouts = [part for part in module.modules() if isinstance(part, nn.Dropout)]
-    before = [part.p for part in dropouts]
-    for part in dropouts:
-        part.p = probability
+    undo = _set_rates(module, probability)
     try:
         yield
     finally:
-        for part, former in zip(dropouts, before, strict=True):
-            part.p = former
+        for take_back in undo:
+            take_back()
 
 
 def kept_positions(

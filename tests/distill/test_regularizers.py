@@ -1,6 +1,7 @@
 import math
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -172,6 +173,20 @@ def test_dropout_is_changed_for_a_while(bert: PreTrainedModel) -> None:
     with pytest.raises(ZeroDivisionError), dropout_at(bert, 0.2):
         raise ZeroDivisionError
     assert torch.equal(hidden(bert), whole)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_views_differ_in_attention_whichever_way_it_is_computed(
+    tmp_path: Path, attention: Literal["eager", "sdpa"]
+) -> None:
+    folder = write_encoder(tmp_path / "bert")
+    encoder = load_encoder(str(folder), attention=attention).train()
+    part = encoder.encoder.layer[0].attention.self
+    given = torch.randn(2, 5, encoder.config.hidden_size)
+    whole = part(given)[0]
+    with dropout_at(encoder, 0.5):
+        assert not torch.equal(part(given)[0], whole)
+    assert torch.equal(part(given)[0], whole)
 
 
 def test_tokens_are_deleted_at_the_rate_asked_for_but_not_the_frame() -> None:

@@ -17,6 +17,7 @@ from app.runtime.outputs import Floats
 from app.runtime.tokenizer import Text
 from distill.batches import Tokens, padded
 from distill.heads import Head
+from distill.objectives import full_precision
 from distill.reliability import Problem
 from distill.taps import mean_over_tokens
 from distill.teacher import Encoder
@@ -98,8 +99,9 @@ class Classifier(nn.Module):
         """Logits, (B, C) float32."""
         return self.logits(self.embed(inputs))
 
+    @full_precision
     def logits(self, unit: Tensor) -> Tensor:
-        """(B, H) unit vectors -> (B, C)."""
+        """(B, H) unit vectors -> (B, C) float32, under autocast too: so it will be served."""
         return functional.linear(unit, self.head.weight, self.head.bias)
 
     def embed(self, inputs: Inputs) -> Tensor:

@@ -2,6 +2,9 @@
 
 SupCL-Seq brings texts of one label together (arXiv:2109.07424); PairSupCon brings together the
 two sides of pairs that mean the same, and tells them from all others (arXiv:2109.05424).
+
+Deviation from both: what is contrasted is the unit embedding that is exported, the mean over
+tokens with nothing behind it.
 """
 
 from collections.abc import Callable, Sequence

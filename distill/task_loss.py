@@ -24,7 +24,8 @@ NOTHING = DropTable(
 class TaskLoss:
     """hard_weight * cross-entropy + soft loss + r_drop_weight * R-Drop.
 
-    With R-Drop every text is read twice, and the cross-entropy is the mean of both.
+    With R-Drop every text is read twice, and the cross-entropy is the mean of both; the soft loss
+    is of the first.
     """
 
     def __init__(

@@ -502,6 +502,10 @@ def test_a_classifier_gives_the_logits_of_its_head(world: World) -> None:
     assert torch.equal(classifier.head.weight, head.weight)
     folder_logits = head(torch.randn(2, 32))
     assert folder_logits.shape == (2, 3)
+    unit = torch.nn.functional.normalize(torch.randn(2, 32), dim=-1)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = classifier.logits(unit)
+    torch.testing.assert_close(logits, head(unit))
     again = classifier.as_head("topic", head.labels, "single")
     assert torch.equal(again.weight, head.weight)
     assert torch.equal(again.bias, head.bias)

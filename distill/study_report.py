@@ -8,7 +8,7 @@ import numpy as np
 from distill.cells import ARMS, Arm, CellResult
 from distill.comparison import Scores, mean_scores, summary_of
 from distill.report import Figure, figure, markdown
-from distill.transfer import Change, change
+from distill.transfer import Change, change, change_of_mean
 
 MARKS = {"up": " ↑", "down": " ↓", "same": ""}
 COLUMNS: tuple[Arm, ...] = ("teacher", *ARMS)
@@ -51,12 +51,12 @@ class Matrix:
         """Of the mean of the others.
 
         Where all languages have as many rows, rows of one number are taken for translations of
-        each other, which rise and fall together; else every row counts by itself.
+        each other, which rise and fall together; else each language has rows of its own.
         """
         first, second = self._others_hits(before), self._others_hits(after)
         if len({right.shape for right in first}) == 1:
             return change(np.mean(first, axis=0), np.mean(second, axis=0))
-        return change(np.concatenate(first, axis=1), np.concatenate(second, axis=1))
+        return change_of_mean(first, second)
 
     def _others_hits(self, arm: Arm) -> list[np.ndarray]:
         """(seeds, rows) of each language but the source."""
@@ -82,6 +82,7 @@ def _right(results: list[CellResult], language: str) -> np.ndarray:
 
 def matrix_markdown(matrix: Matrix) -> str:
     """Two tables, by arm and by language, and what they say."""
+    alone = len(matrix.results["none"]) == 1
     return "\n\n".join(
         [
             f"## {matrix.task}, teacher {matrix.teacher}",
@@ -102,7 +103,8 @@ def matrix_markdown(matrix: Matrix) -> str:
                 [_language_row(matrix, language) for language in matrix.languages()],
             ),
             "Mean accuracy ± standard deviation over seeds; changes ± standard error over rows and "
-            "seeds. ↑ and ↓: moved against `none` by more than two standard errors.",
+            "seeds. ↑ and ↓: moved against `none` by more than two standard errors."
+            + (" One seed was run: what another would change is in no error." if alone else ""),
             "\n".join(f"- {line}" for line in findings(matrix)),
         ]
     )

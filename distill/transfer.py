@@ -1,5 +1,6 @@
 """Did a language move: two ways of training, compared on the same rows over the same seeds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,6 +38,22 @@ def change(before: np.ndarray, after: np.ndarray) -> Change:
     over_rows = _variance_of_mean(difference.mean(axis=0))
     over_seeds = _variance_of_mean(difference.mean(axis=1))
     return Change(float(difference.mean()), float(np.sqrt(over_rows + over_seeds)))
+
+
+def change_of_mean(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> Change:
+    """The change of a mean over languages, each of which counts alike and has rows of its own.
+
+    Args:
+        before: right and wrong answers of each language, (seeds, rows) each.
+        after: likewise, of the same rows.
+    """
+    differences = [
+        right.astype(float) - left.astype(float) for left, right in zip(before, after, strict=True)
+    ]
+    by_seed = np.mean([difference.mean(axis=1) for difference in differences], axis=0)
+    over_rows = sum(_variance_of_mean(difference.mean(axis=0)) for difference in differences)
+    error = np.sqrt(over_rows / len(differences) ** 2 + _variance_of_mean(by_seed))
+    return Change(float(by_seed.mean()), float(error))
 
 
 def _variance_of_mean(values: np.ndarray) -> float:

@@ -135,6 +135,7 @@ def check_report(folder: Path) -> None:
     assert both["gap"]["mean"] == pytest.approx(sum(gaps) / 2)
     assert f"| both | {(scores[0]['en'] + scores[1]['en']) / 2:.3f} ±" in text
     assert told["findings"][0] in text
+    assert "One seed" not in text
 
 
 def test_cells_of_another_recipe_are_refused(students: Path, topics: Path, tmp_path: Path) -> None:
@@ -223,6 +224,7 @@ def test_findings_follow_the_figures() -> None:
         "Fine-tuning KD by itself lowered the mean of the others; languages that it moved down: sw.",
     ]
     assert "at pre-training +0.600 ±0.145, at fine-tuning -0.250 ±0.112" in findings(matrix)[0]
+    assert "One seed was run: what another would change is in no error." in matrix_markdown(matrix)
     lines = matrix_markdown(matrix).splitlines()
     assert "| none | 0.500 | 0.350 | 0.150 |  |  |  |" in lines
     assert "| pre-training | 0.800 | 0.950 | -0.150 | +0.600 ±0.145 | 2 | 0 |" in lines
@@ -233,6 +235,11 @@ def test_findings_follow_the_figures() -> None:
 def test_what_cannot_be_told_apart_is_not_called_stronger() -> None:
     one, other = results(en="11", de="110", sw="10"), results(en="11", de="101", sw="10")
     arms = {"teacher": one, "none": one, "pre-training": one, "fine-tuning": other, "both": one}
-    told = findings(Matrix("t", "doing", "en", arms))
+    matrix = Matrix("t", "doing", "en", arms)
+    told = findings(matrix)
+    # the change that is told is that of the mean that is told, whatever a language's rows
+    raised = Matrix("t", "doing", "en", arms | {"both": results(en="11", de="110", sw="11")})
+    moved = raised.others("both").mean - raised.others("none").mean
+    assert raised.others_change("none", "both").mean == pytest.approx(moved) == 0.25
     assert "neither can be told to be the stronger" in told[1]
     assert "did not move the mean of the others; languages that it moved down: none" in told[2]

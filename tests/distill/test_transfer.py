@@ -3,7 +3,7 @@ import pytest
 
 from distill.comparison import Summary
 from distill.task_kd import verdict
-from distill.transfer import change
+from distill.transfer import change, change_of_mean
 
 
 def answers(*seeds: str) -> np.ndarray:
@@ -31,6 +31,17 @@ def test_seeds_that_disagree_hide_a_change() -> None:
     apart = change(before, answers("1" * 40, "0" * 40))
     assert together.mean == apart.mean
     assert (together.direction, apart.direction) == ("up", "same")
+
+
+def test_languages_of_unequal_length_count_alike_in_their_mean() -> None:
+    # German: four rows, none moved. Swahili: two rows, both up in seed 1, one in seed 2; its rows
+    # by mean over seeds 1 and .5, variance .125, over 2 rows. Mean of both languages by seed: .5
+    # and .25, variance .03125, over 2 seeds.
+    before = [answers("1100", "1100"), answers("00", "00")]
+    after = [answers("1100", "1100"), answers("11", "10")]
+    found = change_of_mean(before, after)
+    assert found.mean == pytest.approx(0.375)
+    assert found.error == pytest.approx((0.125 / 2 / 4 + 0.03125 / 2) ** 0.5)
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,29 @@ from app.runtime.outputs import Floats, unit_vectors
 from app.runtime.session import StudentSession
 from app.runtime.tokenizer import Text
 from app.runtime.tokenizer import Tokenizer as ServedTokenizer
+from distill.anatomy import anatomy
 from distill.batches import load_tokenizer
 from distill.classifier import embed, inputs_of, read
 from distill.heads import Head, load_heads
-from distill.teacher import load_teacher, tokenizer_file
+from distill.teacher import EncoderError, load_skeleton, load_teacher, tokenizer_file
 
 Outputs = dict[str, Floats]
 
 BATCH_TEXTS = 32
+
+
+def check_encoder(name: str | Path, *, max_tokens: int) -> None:
+    """Refuse an encoder folder or hub id that is not there, or that reads less than `max_tokens`.
+
+    Reads its config alone, so that many can be asked before the first is loaded.
+
+    Raises:
+        EncoderError: it is missing, of another family, lacks a tokenizer, or its positions end.
+    """
+    tokenizer_file(str(name))
+    positions = anatomy(load_skeleton(str(name))).max_tokens
+    if max_tokens > positions:
+        raise EncoderError(f"max_tokens {max_tokens} exceeds the {positions} positions of {name}")
 
 
 class Encoder(Protocol):

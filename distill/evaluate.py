@@ -22,12 +22,12 @@ from app.runtime.artifact import load_manifest, save_manifest
 from distill.adapters import AdaptedEncoder
 from distill.card import card
 from distill.config import LoadedRecipe, RecipeError, require
-from distill.encoders import Encoder, FolderEncoder, TorchEncoder, WithHeads
+from distill.encoders import Encoder, FolderEncoder, TorchEncoder, WithHeads, check_encoder
 from distill.heatmap import write_heatmap
 from distill.logistic import fit_head
 from distill.report import retention_tables, summary_json, summary_rows, tables
 from distill.speed import speeds
-from distill.suite import Evaluation, Results, System, chances, measure
+from distill.suite import Evaluation, Results, System, chances, classifications, measure
 from distill.tables.evaluate import EvaluateTable, SystemTable
 
 Named = tuple[str, Encoder]
@@ -39,6 +39,7 @@ def run(loaded: LoadedRecipe) -> None:
     torch.set_num_threads(threads)
     runs: dict[str, list[Results]] = {}
     guesses: Results = {}
+    _check(table)
     for name, encoder in _encoders(table, threads=threads, seed=loaded.recipe.run.seed):
         results = measure(encoder, table)
         guesses |= chances(encoder, table, results)
@@ -51,6 +52,7 @@ def run(loaded: LoadedRecipe) -> None:
     evaluation = Evaluation(
         tuple(System(name, tuple(results)) for name, results in runs.items()), guesses
     )
+    _check_measured(evaluation, table)
     _print(evaluation, table)
     _write(evaluation, table)
     if table.model_dir is not None:
@@ -102,8 +104,41 @@ def _served(table: EvaluateTable) -> list[str]:
     return [str(precision) for precision in found]
 
 
+def _check(table: EvaluateTable) -> None:
+    """Refuse what is not there before the first of many is measured; reads no weights."""
+    for sources in table.encoders.values():
+        for source in (sources,) if isinstance(sources, str) else sources:
+            check_encoder(source, max_tokens=table.max_tokens)
+    for system in table.systems:
+        for folder in system.folders if system.adapter is None else ():
+            load_manifest(folder)
+    _served(table)
+
+
+def _check_measured(evaluation: Evaluation, table: EvaluateTable) -> None:
+    """Refuse an evaluation of nothing.
+
+    Raises:
+        RecipeError: no system has a head for any of what was asked.
+    """
+    if not evaluation.benchmarks:
+        asked = ", ".join(sorted({each.task for each in classifications(table)}))
+        raise RecipeError(f"nothing was measured: no system has a head for {asked}; see probes")
+
+
 def _print(evaluation: Evaluation, table: EvaluateTable) -> None:
     console = Console()
+    measured = {
+        language
+        for system in evaluation.systems
+        for run in system.runs
+        for scores in run.values()
+        for language in scores
+    }
+    if lacking := [language for language in table.languages if language not in measured]:
+        console.print(
+            f"[bold yellow]warning:[/] no benchmark has {', '.join(lacking)}", soft_wrap=True
+        )
     for benchmark in evaluation.benchmarks:
         names = [system.name for system in evaluation.systems]
         grid = Grid("language", *names, title=benchmark)

@@ -133,6 +133,9 @@ class EvaluateTable(Table):
             raise ValueError(
                 "nothing to measure on: no topic, sentiment, tatoeba, sts, classification or mteb"
             )
+        strange = set(self.mteb.languages if self.mteb else ()) - set(self.languages)
+        if strange:
+            raise ValueError(f"mteb has {min(strange)!r}, which languages lack: {self.languages}")
         if (self.sts is None) != (self.max_sts_pairs is None):
             raise ValueError("sts and max_sts_pairs go together")
         return self

@@ -11,11 +11,14 @@ import torch
 from tiny_encoder import WIDTH
 from tiny_world import World, recipe, sentences
 
+from app.errors import ManifestError
 from app.runtime.artifact import load_manifest
 from distill.batches import load_tokenizer
+from distill.config import RecipeError
 from distill.encoders import FolderEncoder, TorchEncoder
 from distill.evaluate import run
 from distill.heads import Head, save_head
+from distill.teacher import EncoderError
 
 ENGLISH = [("hund", "dog"), ("katt", "cat"), ("tax tax", "tax")]
 
@@ -128,6 +131,7 @@ def test_a_folder_is_measured_as_it_is_served_and_told_what_was_found(
         assert benchmark in printed
     assert (tmp_path / "report" / "heatmap.png").stat().st_size > 1000
     assert "retention of teacher" in printed
+    assert "warning: no benchmark has de" in printed
 
 
 def test_an_encoder_without_heads_is_measured_without_them(
@@ -139,6 +143,45 @@ def test_an_encoder_without_heads_is_measured_without_them(
     assert "topic" not in evaluation["teacher"]
     assert "topic" in evaluation["fp32"]
     assert "sentiment" not in evaluation["fp32"]
+
+
+def test_an_evaluation_of_nothing_says_so(world: World, data: Path, tmp_path: Path) -> None:
+    table = {
+        "encoders": {"teacher": str(world.teacher)},
+        "teacher": "teacher",
+        "languages": ["en", "sv"],
+        "source_language": "en",
+        "split": "dev",
+        "topic": data / "sib200",
+        "max_tokens": 16,
+        "report": tmp_path / "report",
+    }
+    with pytest.raises(RecipeError, match="no system has a head for topic; see probes"):
+        run(recipe(tmp_path / "run", evaluate=table))
+    table["mteb"] = {"tasks": ["STS17"], "languages": {"fr": "fra"}}
+    with pytest.raises(ValueError, match="mteb has 'fr', which languages lack"):
+        recipe(tmp_path / "run", evaluate=table)
+
+
+def test_what_is_not_there_is_said_before_anything_is_measured(
+    model_dir: Path, teacher: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distill.evaluate.measure", lambda *_: pytest.fail("it was measured"))
+    table = evaluate_table(model_dir, teacher, data, tmp_path / "report")
+    gone = str(tmp_path / "gone")
+    for changes, error, said in (
+        ({"model_dir": gone}, ManifestError, "gone"),
+        ({"max_tokens": 4096}, EncoderError, "max_tokens 4096 exceeds the"),
+        ({"encoders": {"teacher": str(teacher), "x": gone}}, EncoderError, "gone has no token"),
+        ({"encoders": {"teacher": str(teacher), "fp32": str(teacher)}}, RecipeError, "'fp32'"),
+        (
+            {"systems": [{"name": "s", "folders": [tmp_path / "lost"], "precision": "fp32"}]},
+            ManifestError,
+            "lost",
+        ),
+    ):
+        with pytest.raises(error, match=said):
+            run(recipe(tmp_path / "run", evaluate=table | changes))
 
 
 def test_outputs_come_in_the_order_of_the_texts(model_dir: Path, teacher: Path) -> None:

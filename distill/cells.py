@@ -13,8 +13,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.errors import LightMBERTError
-from distill.anatomy import anatomy
+from distill.anatomy import Anatomy, anatomy
 from distill.batches import load_tokenizer
+from distill.encoders import check_encoder
 from distill.labelled import Labelled
 from distill.student import student_of
 from distill.tables.finetune import TaskKdTable
@@ -85,7 +86,7 @@ class Study:
         self._rows: dict[str, TaskRows] = {}
         self._measured: dict[str, Mapping[str, Labelled]] = {}
         for teacher in table.teachers:
-            check_shapes(teacher)
+            check_shapes(teacher, max_tokens=table.max_tokens)
         for task in table.tasks:
             self._read(task)
 
@@ -170,10 +171,8 @@ class Study:
     def _read(self, task: StudyTaskTable) -> None:
         """Before anything trains, so that what is missing is said at once."""
         rows = read_task(task.train, task.development, problem="single", seed=self._seed)
-        measured = read_languages(task.measured, self._table.languages)
-        for of_language in measured.values():
-            of_language.targets(rows.labels)
-        self._rows[task.name], self._measured[task.name] = rows, measured
+        self._rows[task.name] = rows
+        self._measured[task.name] = read_languages(task.measured, self._table.languages, rows)
 
     def _path(self, cell: Cell) -> Path:
         return self._folder / "cells" / f"{cell.name}.json"
@@ -193,21 +192,36 @@ def plain_student(teacher: StudyTeacherTable, *, max_tokens: int, seed: int) -> 
     return Pupil(student, load_tokenizer(file, max_tokens=max_tokens), file)
 
 
-def check_shapes(teacher: StudyTeacherTable) -> None:
+def check_shapes(teacher: StudyTeacherTable, *, max_tokens: int) -> None:
     """Refuse students that differ in more than how they began; reads no weights.
 
     Raises:
+        EncoderError: an encoder cannot be taught with texts of that length.
         StudyError: their measures differ.
     """
+    plain_folder = (teacher.plain,) if isinstance(teacher.plain, Path) else ()
+    for folder in (teacher.encoder, teacher.distilled, *plain_folder):
+        check_encoder(folder, max_tokens=max_tokens)
     distilled = anatomy(load_skeleton(str(teacher.distilled)))
     if isinstance(teacher.plain, Path):
         plain = anatomy(load_skeleton(str(teacher.plain)))
     else:
         plain = anatomy(student_of(str(teacher.encoder), teacher.plain, skeleton=True))
-    for what in ("depth", "width", "heads", "vocabulary"):
-        one, other = getattr(distilled, what), getattr(plain, what)
-        if one != other:
+    measures = _measures(plain)
+    for what, one in _measures(distilled).items():
+        if one != (other := measures[what]):
             raise StudyError(
                 f"{teacher.name}: the student with pre-training KD has {what} {one}, the one "
                 f"without {other}; the study compares students of one shape"
             )
+
+
+def _measures(parts: Anatomy) -> dict[str, int]:
+    weights = (weight for layer in parts.layers for weight in layer.parameters())
+    return {
+        "depth": parts.depth,
+        "width": parts.width,
+        "heads": parts.heads,
+        "vocabulary": parts.vocabulary,
+        "parameters in its layers": sum(weight.numel() for weight in weights),
+    }

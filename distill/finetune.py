@@ -19,13 +19,13 @@ from threadpoolctl import threadpool_limits
 
 from distill.comparison import Scores, mean_scores, summary_of
 from distill.config import LoadedRecipe, require
-from distill.encoders import TorchEncoder
+from distill.encoders import TorchEncoder, check_encoder
 from distill.heads import save_head
 from distill.labelled import Labelled
 from distill.logistic import fit_head
 from distill.tables.finetune import FrozenTable, FullTable
 from distill.tables.run import RunTable
-from distill.task_kd import SOURCE_ONLY, verdict
+from distill.task_kd import SOURCE_ONLY, TaskTeacher, of_source_only, verdict
 from distill.task_rows import TaskRows, read_languages, read_task, scores_of
 from distill.teaching import Taught, load_pupil, load_task_teacher, provenance_of, teach
 
@@ -63,39 +63,41 @@ def _fit_heads(table: FrozenTable, run_table: RunTable) -> None:
 def _fine_tune(table: FullTable, run_table: RunTable, *, recipe_sha256: str) -> None:
     console = Console()
     task = read_task(table.data, table.development, problem=table.problem, seed=run_table.seed)
-    measured = read_languages(table.measured, table.languages) if table.measured else {}
-    for rows in measured.values():
-        rows.targets(task.labels)  # refuses labels that were not learned, before anything trains
-    if table.task_kd is not None and table.task_kd.unlabelled is None:
+    measured = read_languages(table.measured, table.languages, task) if table.measured else {}
+    for folder in table.encoders.values():
+        check_encoder(folder, max_tokens=table.max_tokens)
+    teacher = _task_teacher(table, task)
+    if table.task_kd is not None and of_source_only(table.task_kd, table.source_language):
         console.print(f"[bold yellow]warning:[/] {SOURCE_ONLY}", soft_wrap=True)
     told: list[dict[str, object]] = []
     scores: dict[str, dict[str, list[Scores]]] = {}
     for name, folder in table.encoders.items():
         for way in (PLAIN, *([TASK_KD] if table.task_kd else [])):
             for seed in table.seeds:
-                taught = _taught(table, task, folder, way, seed)
+                learned_from = teacher if way == TASK_KD else None
+                taught = _taught(table, task, folder, seed=seed, teacher=learned_from)
                 target = run_table.folder / f"{name}-{way}-{seed}"
                 by_language = _measured(taught, task, measured)
                 taught.save(target, provenance_of(folder, task))
                 scores.setdefault(name, {}).setdefault(way, []).append(by_language)
                 told.append(_told(name, way, seed, taught, by_language))
+                _report(run_table.folder, table.task, told, recipe_sha256=recipe_sha256)
                 console.print(_line(target, taught), soft_wrap=True)
         if table.task_kd is not None:
             _compare(console, name, scores[name], table.source_language)
-    report = {"recipe_sha256": recipe_sha256, "task": table.task, "runs": told}
-    run_table.folder.mkdir(parents=True, exist_ok=True)
-    (run_table.folder / "finetune.json").write_bytes(
-        orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _task_teacher(table: FullTable, task: TaskRows) -> TaskTeacher | None:
+    if table.task_kd is None:
+        return None
+    return load_task_teacher(
+        table.task_kd.teacher, task=table.task, labels=task.labels, max_tokens=table.max_tokens
     )
 
 
-def _taught(table: FullTable, task: TaskRows, folder: Path, way: str, seed: int) -> Taught:
-    task_kd = table.task_kd if way == TASK_KD else None
-    teacher = None
-    if task_kd is not None:
-        teacher = load_task_teacher(
-            task_kd.teacher, task=table.task, labels=task.labels, max_tokens=table.max_tokens
-        )
+def _taught(
+    table: FullTable, task: TaskRows, folder: Path, *, seed: int, teacher: TaskTeacher | None
+) -> Taught:
     return teach(
         load_pupil(folder, max_tokens=table.max_tokens),
         task,
@@ -103,7 +105,7 @@ def _taught(table: FullTable, task: TaskRows, folder: Path, way: str, seed: int)
         name=table.task,
         seed=seed,
         contrast=table.contrast,
-        task_kd=task_kd,
+        task_kd=None if teacher is None else table.task_kd,
         teacher=teacher,
     )
 
@@ -116,6 +118,14 @@ def _measured(taught: Taught, task: TaskRows, measured: Mapping[str, Labelled]) 
         task.problem,
         temperature=taught.reliability.temperature,
         threshold=taught.reliability.threshold,
+    )
+
+
+def _report(folder: Path, task: str, told: list[dict[str, object]], *, recipe_sha256: str) -> None:
+    """What is known so far: a run that ends early keeps the scores of what it wrote."""
+    report = {"recipe_sha256": recipe_sha256, "task": task, "runs": told}
+    (folder / "finetune.json").write_bytes(
+        orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from app.runtime.outputs import Floats
 from app.runtime.tokenizer import Text
@@ -84,11 +85,18 @@ def read_labelled(table: LabelledTable) -> Labelled:
             raise CorpusError(f"{table.path}: {empty} of {len(rows)} rows have no {column!r}")
     sides = [rows[column].cast(pa.string()).to_pylist() for column in text_columns]
     texts: list[Text] = sides[0] if len(sides) == 1 else list(zip(*sides, strict=True))
-    return Labelled(texts, _label_sets(rows[table.label_column], table.label_separator))
+    labels = rows[table.label_column]
+    if _is_list(labels.type) and pc.list_flatten(labels).null_count:
+        raise CorpusError(f"{table.path}: a list of {table.label_column!r} holds a null")
+    return Labelled(texts, _label_sets(labels, table.label_separator))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def _label_sets(column: pa.ChunkedArray, separator: str | None) -> list[tuple[str, ...]]:
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+    if _is_list(column.type):
         return [tuple(str(label) for label in labels) for labels in column.to_pylist()]
     stated: list[str] = column.cast(pa.string()).to_pylist()
     if separator is None:

@@ -19,7 +19,7 @@ from distill.comparison import summary_of
 from distill.config import LoadedRecipe, require
 from distill.study_report import COLUMNS, Matrix, matrix_json, matrix_markdown
 from distill.tables.study import StudyTable
-from distill.task_kd import SOURCE_ONLY
+from distill.task_kd import SOURCE_ONLY, of_source_only
 
 
 def run(loaded: LoadedRecipe) -> None:
@@ -27,7 +27,7 @@ def run(loaded: LoadedRecipe) -> None:
     table, run_table = require(loaded.recipe.study, "study"), loaded.recipe.run
     torch.set_num_threads(run_table.threads)
     console = Console()
-    if table.task_kd.unlabelled is None:
+    if of_source_only(table.task_kd, table.source_language):
         console.print(f"[bold yellow]warning:[/] {SOURCE_ONLY}", soft_wrap=True)
     study = Study(table, run_table.folder, sha256=loaded.sha256, seed=run_table.seed)
     results: dict[str, CellResult] = {}

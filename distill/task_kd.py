@@ -21,6 +21,7 @@ from distill.corpus import Corpus
 from distill.finetuning import FinetuneError
 from distill.heads import Head
 from distill.objectives.task import divergence
+from distill.reading import sources_of
 from distill.reliability import Problem
 from distill.tables.finetune import TaskKdTable
 
@@ -105,6 +106,16 @@ class SoftLoss:
 def beside_zero(logits: Tensor) -> Tensor:
     """(B, C) -> (B * C, 2)."""
     return torch.stack([logits, torch.zeros_like(logits)], dim=-1).flatten(0, 1)
+
+
+def of_source_only(table: TaskKdTable, source_language: str) -> bool:
+    """Whether the teacher is asked about text of the source language alone.
+
+    Raises:
+        CorpusError: the folder of unlabelled text has not the languages asked for.
+    """
+    languages = {source.language for each in table.unlabelled or () for source in sources_of(each)}
+    return languages <= {source_language}
 
 
 SOURCE_ONLY = (

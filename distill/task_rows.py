@@ -63,13 +63,21 @@ def _parted(rows: Labelled, share: float, *, seed: int, path: Path) -> tuple[Lab
     return rows.rows(order[out:].tolist()), rows.rows(order[:out].tolist())
 
 
-def read_languages(folder: LabelledFolder, languages: Sequence[str]) -> dict[str, Labelled]:
-    """Labelled rows of each language.
+def read_languages(
+    folder: LabelledFolder, languages: Sequence[str], task: TaskRows
+) -> dict[str, Labelled]:
+    """Labelled rows of each language, to measure a task on.
 
     Raises:
-        CorpusError: a language has no file, or its rows cannot be read.
+        CorpusError: a language has no file, its rows cannot be read, or they have labels that are
+            not the task's, or several where it has one.
     """
-    return {language: read_labelled(folder.of(language)) for language in languages}
+    found = {language: read_labelled(folder.of(language)) for language in languages}
+    for rows in found.values():
+        rows.targets(task.labels)
+        if task.problem == "single":
+            _ = rows.labels
+    return found
 
 
 def score(logits: Floats, targets: Floats, problem: Problem, *, threshold: float = 0.5) -> float:

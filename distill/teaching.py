@@ -19,6 +19,7 @@ from distill.checkpoint import PROVENANCE_FILE, save_encoder
 from distill.classifier import Classifier, read
 from distill.contrast import teach_by_contrast
 from distill.corpus import load_corpus
+from distill.encoders import check_encoder
 from distill.finetuning import FinetuneError, Fitted, Rows, fine_tune
 from distill.heads import Head, load_heads, save_head
 from distill.labelled import Labelled
@@ -86,6 +87,7 @@ def load_task_teacher(
             f"{folder} has no head {task!r}, which task KD learns from; it has: "
             f"{', '.join(heads) or 'none'}. Fine-tune the teacher first"
         )
+    check_encoder(folder, max_tokens=max_tokens)
     pupil = load_pupil(folder, max_tokens=max_tokens)
     classifier = Classifier.of(pupil.encoder, heads[task]).to(device())
     return task_teacher(classifier, pupil.tokenizer, heads[task], labels)

@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from app.runtime.artifact import Name, TaskName
-from distill.tables.labelled import LabelledFolder, LabelledTable
+from distill.tables.labelled import LabelledFolder, LabelledRows, LabelledTable, check_sides
 from distill.tables.table import Share, Table
 from distill.tables.text import Corpora
 
@@ -32,8 +32,8 @@ class FrozenTable(Table):
     """Heads to add to encoder folders, which stay as they are and share one forward pass."""
 
     method: Literal["frozen"]
-    encoders: tuple[Path, ...]
-    heads: tuple[HeadTable, ...]
+    encoders: Annotated[tuple[Path, ...], Field(min_length=1)]
+    heads: Annotated[tuple[HeadTable, ...], Field(min_length=1)]
     max_tokens: PositiveInt
 
 
@@ -44,7 +44,10 @@ class HeldOutTable(Table):
 
 
 class DropTable(Table):
-    """What is left out at random while an encoder is fine-tuned; 0 leaves out nothing."""
+    """What is left out at random while an encoder is fine-tuned; 0 leaves out nothing.
+
+    Nothing else is: the dropout of an encoder's own config is off.
+    """
 
     layer_drop: Share
     """Probability with which a layer is skipped (LayerDrop)."""
@@ -114,6 +117,8 @@ class TaskKdTable(Table):
             self.unlabelled_batch_texts is not None
         ):
             raise ValueError("unlabelled, unlabelled_weight and unlabelled_batch_texts go together")
+        if not given and not self.soft_weight:
+            raise ValueError("nothing is learned from the teacher: soft_weight is 0")
         return self
 
 
@@ -186,6 +191,15 @@ class FullTable(ScheduleTable):
             raise ValueError(
                 f"source_language {self.source_language!r} is not among languages {self.languages}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _rows_are_alike(self) -> "FullTable":
+        rows = (self.data, self.development, self.measured)
+        check_sides(*(table for table in rows if isinstance(table, LabelledRows)))
+        unlabelled = self.task_kd is not None and self.task_kd.unlabelled is not None
+        if unlabelled and self.data.pair_column is not None:
+            raise ValueError("task_kd.unlabelled is of single texts; data has a pair_column")
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,20 @@ class LabelledRows(Table):
     """Column -> value a row must have, such as split = "train"."""
 
 
+def check_sides(*tables: LabelledRows) -> None:
+    """Refuse rows of one task of which some are pairs and others single texts.
+
+    Raises:
+        ValueError: they are.
+    """
+    columns = [table.pair_column for table in tables]
+    if None in columns and any(columns):
+        named = ", ".join(column or "none" for column in columns)
+        raise ValueError(
+            f"rows of one task are all pairs or all single texts; pair_column: {named}"
+        )
+
+
 class LabelledTable(LabelledRows):
     """Labelled text in a parquet, jsonl or csv file."""
 

@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from app.runtime.artifact import Name, TaskName
 from distill.tables.finetune import HeldOutTable, ScheduleTable, TaskKdTable
-from distill.tables.labelled import LabelledFolder, LabelledTable
+from distill.tables.labelled import LabelledFolder, LabelledRows, LabelledTable, check_sides
 from distill.tables.student import StudentTable
 from distill.tables.table import Table
 
@@ -34,6 +34,12 @@ class StudyTaskTable(Table):
     """What the best epoch is chosen by; not the rows that are measured."""
     measured: LabelledFolder
 
+    @model_validator(mode="after")
+    def _rows_are_alike(self) -> "StudyTaskTable":
+        rows = (self.train, self.development, self.measured)
+        check_sides(*(table for table in rows if isinstance(table, LabelledRows)))
+        return self
+
 
 class StudyTable(Table):
     """{none, pre-training KD, fine-tuning KD, both} x teachers x tasks x seeds, by language."""
@@ -58,6 +64,13 @@ class StudyTable(Table):
         ):
             if twice := {name for name in names if names.count(name) > 1}:
                 raise ValueError(f"two {what} are called {min(twice)!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _unlabelled_fits_the_tasks(self) -> "StudyTable":
+        pairs = [task.name for task in self.tasks if task.train.pair_column is not None]
+        if self.task_kd.unlabelled is not None and pairs:
+            raise ValueError(f"task_kd.unlabelled is of single texts; {pairs[0]!r} is of pairs")
         return self
 
     @model_validator(mode="after")

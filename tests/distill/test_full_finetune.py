@@ -9,7 +9,12 @@ from tiny_encoder import a_head, write_encoder
 from tiny_tasks import (
     LANGUAGES,
     SCHEDULE,
+    full_table,
+    kd_table,
+    report_of,
     rows_of,
+    topic_table,
+    unlabelled,
     write_pairs,
     write_polyglot,
     write_tags,
@@ -26,7 +31,6 @@ from distill.finetuning import FinetuneError, Rows, batches, fine_tune
 from distill.heads import load_heads, save_head
 from distill.labelled import read_labelled
 from distill.objectives.task import divergence
-from distill.reading import CorpusError
 from distill.reliability import Problem
 from distill.tables.finetune import DropTable, ScheduleTable, TaskKdTable
 from distill.tables.labelled import LabelledTable
@@ -53,42 +57,6 @@ def teacher(polyglot: Path, topics: Path, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("teacher")
     run(recipe(folder, finetune=topic_table(topics, polyglot, seeds=[7], epochs=10)))
     return folder / "tiny-plain-7"
-
-
-def full_table(encoder: Path, data: dict[str, object], **changes: object) -> dict[str, object]:
-    return {
-        **SCHEDULE,
-        "method": "full",
-        "encoders": {"tiny": encoder},
-        "seeds": [1],
-        "task": "doing",
-        "problem": "single",
-        "data": data,
-        "development": {"share": 0.2},
-        "max_tokens": 32,
-        "source_language": "en",
-    } | changes
-
-
-def topic_table(topics: Path, encoder: Path, **changes: object) -> dict[str, object]:
-    """Trained and chosen on English, measured in all four languages."""
-    english = topics / "en.parquet"
-    settings = {
-        "development": rows_of(english, where={"split": "dev"}),
-        "measured": {
-            "folder": topics,
-            "text_column": "text",
-            "label_column": "label",
-            "where": {"split": "dev"},
-        },
-        "languages": LANGUAGES,
-    }
-    return full_table(encoder, rows_of(english, where={"split": "train"}), **settings | changes)
-
-
-def report_of(folder: Path) -> list[dict[str, object]]:
-    runs: list[dict[str, object]] = orjson.loads((folder / "finetune.json").read_bytes())["runs"]
-    return runs
 
 
 def accuracy(folder: Path, task: str, table: dict[str, object]) -> float:
@@ -228,34 +196,6 @@ def test_what_was_fine_tuned_on_pairs_is_what_is_served(tmp_path: Path) -> None:
     assert np.abs(turned["logits_doing"] - expected).max() > 0.01
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(world: World, topics: Path, tmp_path: Path) -> None:
-    table = topic_table(topics, world.english, learning_rate=1e30, max_gradient_norm=1e30)
-    with pytest.raises(FinetuneError, match="epoch 1: the loss is nan; a lower learning rate"):
-        run(recipe(tmp_path / "run", finetune=table))
-
-
-def test_labels_that_were_not_learned_are_refused_before_anything_trains(
-    world: World, topics: Path, tmp_path: Path
-) -> None:
-    table = topic_table(topics, world.english)
-    table["data"] = rows_of(topics / "en.parquet", where={"label": "food"})
-    with pytest.raises(CorpusError, match=r"en\.parquet has the labels \('food',\)"):
-        run(recipe(tmp_path / "run", finetune=table))
-    table["data"] = rows_of(write_tags(tmp_path / "tags.parquet"))
-    with pytest.raises(CorpusError, match="row 0 has 2 labels; one is needed"):
-        run(recipe(tmp_path / "run", finetune=table))
-
-
-def kd_table(teacher: Path, **changes: object) -> dict[str, object]:
-    return {
-        "teacher": teacher,
-        "divergence": "kl",
-        "temperature": 2.0,
-        "hard_weight": 0.5,
-        "soft_weight": 0.5,
-    } | changes
-
-
 def test_task_kd_warns_and_is_told_apart_from_plain_fine_tuning(
     polyglot: Path,
     topics: Path,
@@ -288,14 +228,6 @@ def test_with_text_of_other_languages_task_kd_does_not_warn(
     printed = capsys.readouterr().out
     assert "warning" not in printed
     assert "task KD against plain fine-tuning: en " in printed
-
-
-def unlabelled(world: World) -> dict[str, object]:
-    return {
-        "unlabelled_weight": 3.0,
-        "unlabelled": [{"path": world.mono, "languages": ["de", "ru"]}],
-        "unlabelled_batch_texts": 4,
-    }
 
 
 @pytest.mark.parametrize("problem", ["single", "multi"])
@@ -345,46 +277,6 @@ def test_the_soft_loss_is_the_divergence_on_both_kinds_of_text(
 def test_a_teacher_of_other_labels_is_refused(teacher: Path) -> None:
     with pytest.raises(FinetuneError, match="tells food, rest, song apart; the task has a, b"):
         load_task_teacher(teacher, task="doing", labels=("a", "b"), max_tokens=32)
-
-
-def test_a_teacher_of_another_task_is_refused(world: World, topics: Path, tmp_path: Path) -> None:
-    table = topic_table(topics, world.english, task_kd=kd_table(world.teacher), epochs=1)
-    with pytest.raises(FinetuneError, match="has no head 'doing', which task KD learns from"):
-        run(recipe(tmp_path / "run", finetune=table))
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        (
-            {"task_kd": {"teacher": "t", "divergence": "kl", "temperature": 2.0,
-                         "hard_weight": 0.5, "soft_weight": 0.5}, "measured": None},
-            "task_kd is told per language against plain fine-tuning: measured is missing",
-        ),
-        ({"source_language": "fr"}, "source_language 'fr' is not among languages"),
-        (
-            {"drop": {"layer_drop": 0, "feature_drop": 0, "data_drop": 0, "keep_whole": 0,
-                      "r_drop_weight": 1}},
-            "r_drop_weight 1.0 compares two passes that drop differently",
-        ),
-        (
-            {"contrast": {"kind": "supcl", "epochs": 1, "batch_texts": 8, "learning_rate": 1e-3,
-                          "temperature": 0.1, "drops": [0.1]}},
-            "supcl compares views of several dropouts",
-        ),
-        (
-            {"contrast": {"kind": "pairsupcon", "epochs": 1, "batch_texts": 8,
-                          "learning_rate": 1e-3, "temperature": 0.1, "positive": "yes",
-                          "negative": "no"}},
-            "pairsupcon learns from pairs: data has no pair_column",
-        ),
-    ],
-)  # fmt: skip
-def test_a_table_that_cannot_work_is_refused(
-    world: World, topics: Path, tmp_path: Path, changes: dict[str, object], said: str
-) -> None:
-    with pytest.raises(ValueError, match=said):
-        recipe(tmp_path, finetune=topic_table(topics, world.english, **changes))
 
 
 DROP = {

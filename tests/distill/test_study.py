@@ -12,6 +12,7 @@ from distill.config import LoadedRecipe
 from distill.reading import CorpusError
 from distill.study import run
 from distill.study_report import Matrix, findings, matrix_markdown
+from distill.teacher import EncoderError
 
 ARMS = ("teacher", "none", "pre-training", "fine-tuning", "both")
 
@@ -159,12 +160,26 @@ def test_cells_of_another_recipe_are_refused(students: Path, topics: Path, tmp_p
     assert study is not None
 
 
+def test_texts_longer_than_an_encoder_reads_are_refused_before_anything_trains(
+    students: Path, topics: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(EncoderError, match="max_tokens 64 exceeds the 48 positions of"):
+        run(a_recipe(tmp_path, students, topics, max_tokens=64))
+    assert not (tmp_path / "cells").exists()
+
+
 def test_students_of_two_shapes_are_refused_before_anything_trains(
     students: Path, topics: Path, tmp_path: Path
 ) -> None:
     table = study_table(students, topics)
     table["teachers"][0]["plain"]["layers"] = 2
     with pytest.raises(StudyError, match="with pre-training KD has depth 1, the one without 2"):
+        run(recipe(tmp_path, study=table))
+    tokenizer = Tokenizer.from_file(str(students / "teacher" / "tokenizer.json"))
+    narrow = tmp_path / "narrow"
+    write_bert(narrow, tokenizer, num_hidden_layers=1, intermediate_size=32)
+    table["teachers"][0]["plain"] = narrow
+    with pytest.raises(StudyError, match="KD has parameters in its layers 8544, the one without"):
         run(recipe(tmp_path, study=table))
     assert not (tmp_path / "cells").exists()
 
@@ -183,6 +198,17 @@ def test_a_language_without_a_file_is_refused_before_anything_trains(
         ({"seeds": [1, 1]}, "two seeds are called '1'"),
         ({"languages": ["de", "ru"]}, "must have source_language 'en'"),
         ({"languages": ["en"]}, "and others"),
+        (
+            {
+                "task_kd": {
+                    "divergence": "kl",
+                    "temperature": 2.0,
+                    "hard_weight": 1,
+                    "soft_weight": 0,
+                }
+            },
+            "nothing is learned from the teacher: soft_weight is 0",
+        ),
     ],
 )
 def test_a_study_that_says_nothing_is_refused(

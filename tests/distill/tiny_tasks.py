@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet
 from tiny_encoder import write_bert
@@ -72,3 +73,57 @@ SCHEDULE = {
 def rows_of(path: Path, **changes: object) -> dict[str, object]:
     """A table of labelled text."""
     return {"path": path, "text_column": "text", "label_column": "label", "where": {}} | changes
+
+
+def full_table(encoder: Path, data: dict[str, object], **changes: object) -> dict[str, object]:
+    return {
+        **SCHEDULE,
+        "method": "full",
+        "encoders": {"tiny": encoder},
+        "seeds": [1],
+        "task": "doing",
+        "problem": "single",
+        "data": data,
+        "development": {"share": 0.2},
+        "max_tokens": 32,
+        "source_language": "en",
+    } | changes
+
+
+def topic_table(topics: Path, encoder: Path, **changes: object) -> dict[str, object]:
+    """Trained and chosen on English, measured in all four languages."""
+    english = topics / "en.parquet"
+    settings = {
+        "development": rows_of(english, where={"split": "dev"}),
+        "measured": {
+            "folder": topics,
+            "text_column": "text",
+            "label_column": "label",
+            "where": {"split": "dev"},
+        },
+        "languages": LANGUAGES,
+    }
+    return full_table(encoder, rows_of(english, where={"split": "train"}), **settings | changes)
+
+
+def report_of(folder: Path) -> list[dict[str, object]]:
+    runs: list[dict[str, object]] = orjson.loads((folder / "finetune.json").read_bytes())["runs"]
+    return runs
+
+
+def kd_table(teacher: Path, **changes: object) -> dict[str, object]:
+    return {
+        "teacher": teacher,
+        "divergence": "kl",
+        "temperature": 2.0,
+        "hard_weight": 0.5,
+        "soft_weight": 0.5,
+    } | changes
+
+
+def unlabelled(world: World) -> dict[str, object]:
+    return {
+        "unlabelled_weight": 3.0,
+        "unlabelled": [{"path": world.mono, "languages": ["de", "ru"]}],
+        "unlabelled_batch_texts": 4,
+    }

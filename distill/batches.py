@@ -1,7 +1,7 @@
 """From drawn texts to batches of tensors, of one length and under one token budget.
 
-Texts are drawn in large blocks, sorted by length and cut into batches: longest text x number of
-texts is at most `max_batch_tokens`, though a batch holds one text at least. For parallel text
+Texts are drawn in large blocks, sorted by length and cut into batches: texts x the tokens each is
+padded to are at most `max_batch_tokens`, though a batch holds one text at least. For parallel text
 each side keeps that budget. The batches of a block come in random order; all of it depends on
 (seed, block) alone, so a run resumes at a `Cursor` without replaying what came before it.
 
@@ -24,6 +24,8 @@ from distill.corpus import ALONE, Share, Text
 from distill.masking import NOT_ASKED, MaskedIds, Masking
 
 BLOCK_TEXTS = 8192
+MULTIPLE = 8
+"""Rows are as long as a multiple of it: compiled graphs and allocators like few shapes."""
 APART = 2**62
 """Number of a block that no run comes to."""
 PADDING = 0
@@ -120,7 +122,7 @@ def load_tokenizer(file: Path, *, max_tokens: int) -> Tokenizer:
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
     """Texts -> right-padded (B, T) tensors."""
-    return padded(encode_ids(tokenizer, texts))
+    return padded(encode_ids(tokenizer, texts), room=_room(tokenizer))
 
 
 def encode_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
@@ -128,15 +130,31 @@ def encode_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
     return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
 
 
-def padded(encoded: Sequence[Ids]) -> Tokens:
-    """Token ids of B texts -> right-padded (B, T) tensors."""
+def padded(encoded: Sequence[Ids], *, room: int | None = None) -> Tokens:
+    """Token ids of B texts -> right-padded (B, T) tensors.
+
+    T is the longest text's length or, where `room` tells how many tokens fit, the next multiple of
+    `MULTIPLE` within it: an encoder has no position beyond the tokens its texts were cut at.
+    """
     lengths = np.array([len(ids) for ids in encoded])
-    # A multiple of 8 keeps the number of shapes small: compiled graphs and allocators like that.
-    longest = -(-lengths.max() // 8) * 8
-    mask = np.arange(longest) < lengths[:, None]
+    mask = np.arange(int(_widths(lengths, room).max())) < lengths[:, None]
     ids = np.full(mask.shape, PADDING, dtype=np.int64)
     ids[mask] = np.concatenate(encoded)
     return Tokens(torch.from_numpy(ids), torch.from_numpy(mask))
+
+
+def _room(tokenizer: Tokenizer) -> int | None:
+    """Where a tokenizer cuts, if it does."""
+    cut = tokenizer.truncation
+    return int(cut["max_length"]) if cut else None
+
+
+def _widths(lengths: np.ndarray, room: int | None) -> np.ndarray:
+    """What texts of these lengths are padded to."""
+    if room is None:
+        return lengths
+    widths: np.ndarray = np.minimum(-(-lengths // MULTIPLE) * MULTIPLE, room)
+    return widths
 
 
 @dataclass(frozen=True)
@@ -153,38 +171,43 @@ class _Block:
     teacher_english: list[Ids]
     languages: list[int]
     masked: MaskedIds | None
+    room: int | None
+    """Tokens that fit into a row of the student's."""
+    teacher_room: int | None
 
     def batch(self, rows: np.ndarray) -> Batch:
-        def side(encoded: list[Ids]) -> Tokens | None:
-            return padded([encoded[row] for row in rows]) if encoded else None
+        def side(encoded: list[Ids], room: int | None) -> Tokens:
+            return padded([encoded[row] for row in rows], room=room)
 
+        masked = None
+        if self.masked is not None:
+            labels = side(self.masked.labels, self.room)
+            asked = labels.ids.masked_fill(~labels.mask, NOT_ASKED)
+            masked = Masked(side(self.masked.ids, self.room).ids, asked)
         return Batch(
-            padded([self.text[row] for row in rows]),
-            side(self.english),
-            side(self.teacher_english),
+            side(self.text, self.room),
+            side(self.english, self.room) if self.english else None,
+            side(self.teacher_english, self.teacher_room) if self.english else None,
             torch.tensor([self.languages[row] for row in rows]),
-            None if self.masked is None else _masked(self.masked, rows),
+            masked,
         )
 
     def cuts(self, max_batch_tokens: int) -> list[np.ndarray]:
         """Row numbers of each batch: nearest lengths together, under the budget."""
-        lengths = np.array([len(ids) for ids in self.text])
+        sides = [(self.text, self.room)]
         if self.english:
-            lengths = np.maximum(lengths, [len(ids) for ids in self.english])
-        order = np.argsort(lengths, kind="stable")
+            sides += [(self.english, self.room), (self.teacher_english, self.teacher_room)]
+        lengths = [np.array([len(ids) for ids in side]) for side, _ in sides]
+        widths = [_widths(of_side, room) for of_side, (_, room) in zip(lengths, sides, strict=True)]
+        order = np.argsort(np.max(lengths, axis=0), kind="stable")
+        widest = np.maximum.accumulate(np.max(widths, axis=0)[order])
         cuts: list[np.ndarray] = []
         start = 0
         for end in range(1, len(order)):
-            if lengths[order[end]] * (end + 1 - start) > max_batch_tokens:
+            if widest[end] * (end + 1 - start) > max_batch_tokens:
                 cuts.append(order[start:end])
                 start = end
         return [*cuts, order[start:]]
-
-
-def _masked(masked: MaskedIds, rows: np.ndarray) -> Masked:
-    labels = padded([masked.labels[row] for row in rows])
-    asked = labels.ids.masked_fill(~labels.mask, NOT_ASKED)
-    return Masked(padded([masked.ids[row] for row in rows]).ids, asked)
 
 
 class Batches:
@@ -258,4 +281,6 @@ class Batches:
             masked=None
             if self._masking is None
             else self._masking.mask(text, seed=[self._seed, number]),
+            room=_room(self._student_tokenizer),
+            teacher_room=_room(self._teacher_tokenizer),
         )

@@ -23,6 +23,8 @@ from distill.tables.text import CorpusTable
 
 BUDGET = 300
 BLOCK = 100
+TOKENS = 24
+"""Texts are cut there."""
 
 
 @pytest.fixture(autouse=True)
@@ -32,12 +34,12 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def tokenizer(world: World) -> Tokenizer:
-    return load_tokenizer(world.teacher / "tokenizer.json", max_tokens=24)
+    return load_tokenizer(world.teacher / "tokenizer.json", max_tokens=TOKENS)
 
 
 @pytest.fixture(scope="module")
 def english_tokenizer(world: World) -> Tokenizer:
-    return load_tokenizer(world.english / "tokenizer.json", max_tokens=24)
+    return load_tokenizer(world.english / "tokenizer.json", max_tokens=TOKENS)
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +70,13 @@ def rows_of(tokens: Tokens) -> list[tuple[int, ...]]:
     return [tuple(ids[mask].tolist()) for ids, mask in zip(tokens.ids, tokens.mask, strict=True)]
 
 
+def sides_of(batch: Batch) -> list[Tokens]:
+    return [side for side in (batch.text, batch.english, batch.teacher_english) if side is not None]
+
+
 def lengths_of(batch: Batch) -> list[int]:
-    """Of each row, the longer side."""
-    lengths = batch.text.mask.sum(1)
-    return (
-        lengths if batch.english is None else lengths.maximum(batch.english.mask.sum(1))
-    ).tolist()
+    """Of each row, the longest side."""
+    return torch.stack([side.mask.sum(1) for side in sides_of(batch)]).amax(0).tolist()
 
 
 def same(one: tuple[Cursor, Batch], other: tuple[Cursor, Batch]) -> bool:
@@ -106,6 +109,15 @@ def test_a_batch_is_no_wider_than_its_longest_text_rounded_to_eight(tokenizer: T
     assert longest <= tokens.ids.shape[1] < longest + 8
 
 
+@pytest.mark.parametrize("room", [11, 15, 16, 17])
+def test_no_row_is_longer_than_texts_may_be(world: World, mono: Corpus, room: int) -> None:
+    tokenizer = load_tokenizer(world.teacher / "tokenizer.json", max_tokens=room)
+    tokens = tokenize(tokenizer, [" ".join(sentences("en")), "the dog"])
+    assert tokens.ids.shape == tokens.mask.shape == (2, room)
+    found = block(Batches(mono, tokenizer, tokenizer, max_batch_tokens=BUDGET, seed=1), 0)
+    assert max(batch.text.ids.shape[1] for batch in found) == room
+
+
 def test_a_text_is_cut_at_the_limit_and_still_framed(world: World) -> None:
     tokenizer = load_tokenizer(world.teacher / "tokenizer.json", max_tokens=6)
     [ids] = encode_ids(tokenizer, ["the dog sleeps by the river"])
@@ -134,14 +146,14 @@ def test_a_batch_keeps_the_budget_on_each_side(
     found = block(stream(parallel, tokenizer, english_tokenizer), 0)
     assert len(found) > 5
     for batch in found:
-        lengths = lengths_of(batch)
-        assert max(lengths) * len(lengths) <= BUDGET
+        assert all(side.ids.numel() <= BUDGET for side in sides_of(batch))
     # and is not smaller than it must be: one more text would not have fitted
     in_order = sorted(
         map(lengths_of, found), key=lambda lengths: (min(lengths), max(lengths), -len(lengths))
     )
     for lengths, following in pairwise(in_order):
-        assert min(following) * (len(lengths) + 1) > BUDGET
+        width = min(-(-min(following) // 8) * 8, TOKENS)
+        assert width * (len(lengths) + 1) > BUDGET
 
 
 def test_a_text_beyond_the_budget_is_a_batch_of_its_own(mono: Corpus, tokenizer: Tokenizer) -> None:

@@ -262,8 +262,13 @@ class Batches:
             yield inside if done < len(order) else following, block.batch(cuts[index])
 
     def apart(self, cursor: Cursor, *, texts: int = 256) -> Batch:
-        """One batch of texts drawn by a number that training does not reach; for measuring."""
+        """One batch of texts drawn by a number that training does not reach; for measuring.
+
+        Of a stream, those that come after the block in which training stands.
+        """
         self._text.go_to(cursor.place)
+        if cursor.place and cursor.batch:
+            self._text.draw(cursor.block, rows=BLOCK_TEXTS, seed=self._seed)
         return self._block(APART, texts=texts).batch(np.arange(texts))
 
     def _block(self, number: int, *, texts: int | None = None) -> _Block:

@@ -9,7 +9,7 @@ from tiny_world import World
 
 from distill import batches as batches_module
 from distill.batches import Batches, load_tokenizer
-from distill.corpus import Corpus, Share, load_corpus
+from distill.corpus import Corpus, Rows, Share, load_corpus
 from distill.reading import CorpusError
 from distill.streams import Stream, open_text
 from distill.tables.text import CorpusTable
@@ -112,6 +112,33 @@ def test_batches_of_a_stream_go_on_from_their_cursor(
             assert batch.text.ids.tolist() == expected.text.ids.tolist()
 
 
+def test_what_is_measured_apart_comes_after_the_block_of_training(
+    table: CorpusTable, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches_module, "BLOCK_TEXTS", 12)
+    tokenizer = load_tokenizer(world.teacher / "tokenizer.json", max_tokens=16)
+    draw, drawn = Stream.draw, list[set[str]]()
+
+    def watched(stream: Stream, number: int, *, rows: int, seed: int) -> Rows:
+        found = draw(stream, number, rows=rows, seed=seed)
+        drawn.append(set(found.texts))
+        return found
+
+    monkeypatch.setattr(Stream, "draw", watched)
+
+    def batches() -> Batches:
+        return Batches(open_stream(table), tokenizer, tokenizer, max_batch_tokens=24, seed=1)
+
+    fresh = batches()
+    cursors = [at for at, _ in islice(fresh.since(fresh.first()), 12)]
+    of_block = [at for at in cursors if (at.block, at.batch) <= (1, 0)]
+    assert len(of_block) > 2
+    trained = drawn[0]
+    for at in of_block:  # within the block, and at its end
+        batches().apart(at, texts=12)
+        assert not trained & drawn[-1]
+
+
 def articles(sizes: dict[str, int]) -> dict[str, list[str]]:
     return {
         language: [f"{language} {row}\n\nand more" for row in range(rows)]
@@ -133,6 +160,17 @@ def test_a_hub_dataset_has_a_configuration_a_language_and_says_its_sizes(tmp_pat
     unknown = table.model_copy(update={"languages": ("xx",)})
     with pytest.raises(CorpusError, match=r"hub \(v1\.xx\), split train cannot be read"):
         open_stream(unknown)
+
+
+def test_a_hub_dataset_that_was_moved_is_the_same_text(tmp_path: Path) -> None:
+    def fingerprint(folder: Path, rows: int) -> str:
+        hub = str(write_hub(folder / "hub", articles({"da": rows})))
+        keys = {"hub_config": "v1.{language}", "languages": ("da",), "streaming": True}
+        return open_stream(CorpusTable(hub=hub, **keys)).fingerprint()
+
+    first = fingerprint(tmp_path / "one", 5)
+    assert fingerprint(tmp_path / "other", 5) == first
+    assert fingerprint(tmp_path / "third", 6) != first
 
 
 def test_a_hub_dataset_of_several_languages_is_read_whole_too(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from distill.tables.text import CorpusTable
 
 SUFFIXES = (".parquet", ".jsonl", ".csv", ".txt")
 UNKNOWN_LANGUAGE = "und"
+JSONL_PIECE_BYTES = 2**24
+"""A jsonl file is read by pieces, none of which may be shorter than a line: articles are long."""
 
 
 class CorpusError(LightMBERTError):
@@ -167,7 +169,8 @@ def read_file(file: Path) -> pa.Table:
         if file.suffix == ".parquet":
             return pa.parquet.read_table(file)
         if file.suffix == ".jsonl":
-            return pa.json.read_json(file)
+            pieces = pa.json.ReadOptions(block_size=JSONL_PIECE_BYTES)
+            return pa.json.read_json(file, read_options=pieces)
         if file.suffix == ".csv":
             lines_in_quotes = pa.csv.ParseOptions(newlines_in_values=True)
             return pa.csv.read_csv(file, parse_options=lines_in_quotes)

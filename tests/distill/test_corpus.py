@@ -69,6 +69,13 @@ def test_a_text_of_several_lines_is_one_text_in_csv(tmp_path: Path) -> None:
     assert texts == [f"Zeile\n{i}, und weiter" for i in range(rows)]
 
 
+def test_an_article_of_megabytes_is_one_text_in_jsonl(tmp_path: Path) -> None:
+    article = "viele Wörter " * 200_000
+    path = write_rows(tmp_path / "rows.jsonl", [*ROWS, (article, "many words", "a")])
+    assert path.stat().st_size > 2 << 20
+    assert texts_of(load(CorpusTable(path=path)))[3] == article
+
+
 def test_numbers_are_texts_too(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("text,source\n1984,7\n2001,8\n")

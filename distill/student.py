@@ -62,7 +62,8 @@ def student_of(
         if pieces:
             _give_head(student, encoder)
     copied = dict(_copies(start, origin, table, config))
-    student.load_state_dict(copied, strict=False)
+    unknown = student.load_state_dict(copied, strict=False).unexpected_keys
+    assert not unknown, f"the student has no place for {unknown[0]}"
     _freeze(student, table, copied)
     return student.train()
 

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_world import LAYERS, World, sentences
 
+from distill.as_bert import Origin, as_bert
 from distill.batches import Tokens, load_tokenizer, tokenize
 from distill.student import student_of
 from distill.tables.student import StudentTable
 from distill.teacher import (
+    Encoder,
     EncoderError,
     encode,
     load_encoder,
@@ -46,6 +49,19 @@ def test_hidden_state_k_is_the_teachers_bit_for_bit(
         answer = encode(student, tokens).hidden
     assert torch.equal(answer, every[layers])
     assert all(not torch.equal(answer, other) for other in every[:layers])
+
+
+def test_a_weight_that_finds_no_place_is_not_left_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def misnamed(encoder: Encoder) -> Origin:
+        origin = as_bert(encoder)
+        weights = {name.replace("query", "question"): t for name, t in origin.weights.items()}
+        return replace(origin, weights=weights)
+
+    monkeypatch.setattr("distill.student.as_bert", misnamed)
+    with pytest.raises(AssertionError, match=r"no place for encoder\.layer\.0\..*question"):
+        student_of(str(world.teacher), described())
 
 
 def test_layers_left_out_on_purpose_are_no_cause_for_alarm(

@@ -10,7 +10,7 @@ from app.runtime.artifact import Name
 from distill.tables.table import Table
 
 Changes = Mapping[str, Any]
-"""What of the base's `[train]` is another; tables are changed key by key, all else is replaced."""
+"""Keys of the base's `[train]` that are other ones; what stands under a key is replaced whole."""
 
 
 class VariantTable(Table):
@@ -24,7 +24,7 @@ class CompareTable(Table):
     """Variants of one `train` recipe x seeds; what they are measured on is in `[evaluate]`."""
 
     base: Path
-    """A recipe with a `[train]` table; relative to this one."""
+    """A recipe with a `[train]` table, as it is found from where the command runs."""
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
     train: Changes = Field(default_factory=dict)
     """Changed for all variants, as the number of steps."""

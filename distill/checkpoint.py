@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from app.errors import LightMBERTError
 from distill.batches import Cursor
@@ -91,6 +92,18 @@ def save_encoder(
         folder.rename(former)
     partial.rename(folder)
     shutil.rmtree(former, ignore_errors=True)
+
+
+def is_saved(folder: Path, encoder: PreTrainedModel) -> bool:
+    """Whether the folder holds just these weights, as `save_encoder` wrote them."""
+    try:
+        with safe_open(folder / SAFE_WEIGHTS_NAME, "pt") as file:
+            state = encoder.state_dict()
+            return set(file.keys()) == state.keys() and all(
+                torch.equal(file.get_tensor(name), tensor.cpu()) for name, tensor in state.items()
+            )
+    except (OSError, SafetensorError):
+        return False
 
 
 def save_checkpoint(

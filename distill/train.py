@@ -24,6 +24,7 @@ from distill.agreement import agreement
 from distill.checkpoint import (
     CheckpointError,
     Progress,
+    is_saved,
     load_checkpoint,
     save_checkpoint,
     save_encoder,
@@ -174,12 +175,14 @@ def save(training: Run, loaded: LoadedRecipe, progress: Progress) -> None:
 def finish(training: Run, loaded: LoadedRecipe, progress: Progress) -> None:
     """Write the student, and the run's page with how far it agrees with its teacher."""
     table, folder = training.table, loaded.recipe.run.folder
-    save_encoder(
-        folder / "encoder",
-        training.student,
-        tokenizer_file(table.start),
-        provenance={"teacher": _told(table.teacher), "data_fingerprint": training.fingerprint},
-    )
+    # a run that was finished before may have been given heads since
+    if not is_saved(folder / "encoder", training.student):
+        save_encoder(
+            folder / "encoder",
+            training.student,
+            tokenizer_file(table.start),
+            provenance={"teacher": _told(table.teacher), "data_fingerprint": training.fingerprint},
+        )
     apart = training.batches.apart(progress.cursor).to(training.accelerator.device)
     agrees = agreement(training.student, training.losses.teacher, apart)
     write_page(loaded, fingerprint=training.fingerprint, agreement=agrees)

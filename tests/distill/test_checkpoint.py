@@ -14,6 +14,7 @@ from distill.checkpoint import (
     CHECKPOINT_FILE,
     CheckpointError,
     Progress,
+    is_saved,
     load_checkpoint,
     save_checkpoint,
     save_encoder,

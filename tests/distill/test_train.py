@@ -300,7 +300,9 @@ def test_a_finished_run_is_not_trained_further(world: World, tmp_path: Path) -> 
     run(loaded)
     before = [(tmp_path / name).read_bytes() for name in (CHECKPOINT_FILE, RECORDS_FILE)]
     weights = load_file(tmp_path / "encoder" / "model.safetensors")
+    (tmp_path / "encoder" / "heads").mkdir()
     run(loaded)
+    assert (tmp_path / "encoder" / "heads").is_dir()  # given to it since: it is the same encoder
     assert [(tmp_path / name).read_bytes() for name in (CHECKPOINT_FILE, RECORDS_FILE)] == before
     again = load_file(tmp_path / "encoder" / "model.safetensors")
     assert all(torch.equal(again[name], tensor) for name, tensor in weights.items())

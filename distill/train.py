@@ -91,7 +91,8 @@ def train(run: Run, start: Progress) -> Iterator[tuple[Record, Progress]]:
                 total = torch.stack(
                     [run.losses.weights[name] * loss for name, loss in losses.items()]
                 ).sum()
-                accelerator.backward(total / parts)
+                # not accelerate's own, which divides by what its launcher was told as well
+                (total / parts).backward()
             tokens += batch.padded_tokens
             for name, loss in {"loss": total, **losses}.items():
                 sums[name] = sums.get(name, 0) + loss.detach() / parts

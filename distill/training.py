@@ -60,12 +60,14 @@ def prepare(loaded: LoadedRecipe) -> Run:
     Raises:
         RecipeError: objective, text, tokenizers and encoders do not fit together.
         CorpusError, EncoderError, StudentError: one of them cannot be read or made.
+        MaskingError: text is to be masked, and the tokenizer has no piece for that.
     """
     table, run_table = require(loaded.recipe.train, "train"), loaded.recipe.run
     accelerator = accelerator_of()
     torch.set_num_threads(run_table.threads)  # after accelerate, which has an idea of its own
     share = Share(accelerator.process_index, accelerator.num_processes)
     of_student, of_teacher = check_fit(table)
+    masking = Masking(of_student) if _masks_text(table) else None
     text = open_text(table.corpus, exponent=table.exponent, share=share)
     torch.manual_seed(run_table.seed)
     pieces = any(map(_asks_pieces, table.objective))
@@ -89,7 +91,7 @@ def prepare(loaded: LoadedRecipe) -> Run:
             of_teacher,
             max_batch_tokens=table.max_batch_tokens,
             seed=run_table.seed,
-            masking=Masking(of_student) if _masks_text(table) else None,
+            masking=masking,
             share=share,
         ),
         share=share,
@@ -151,8 +153,8 @@ def skeleton_of(table: TrainTable) -> Skeleton:
     """Build it from config.json files.
 
     Raises:
-        RecipeError: an objective cannot work between these encoders, or texts are longer than one
-            of them can read.
+        RecipeError: an objective cannot work between these encoders, texts are longer than one
+            of them can read, or embeddings that are to be trained have a rate of 0.
     """
     pieces = any(map(_asks_pieces, table.objective))
     teacher = load_skeleton(table.teacher, pieces=pieces)
@@ -163,6 +165,12 @@ def skeleton_of(table: TrainTable) -> Skeleton:
             raise RecipeError(
                 f"max_tokens {table.max_tokens} exceeds the {positions} positions of {name}"
             )
+    learned = [name for name, p in student.embeddings.named_parameters() if p.requires_grad]
+    if learned and not table.embedding_learning_rate:
+        raise RecipeError(
+            f"embedding_learning_rate is 0, and {learned[0]} of the student's embeddings is to be "
+            "trained: give it a rate, or copy and freeze it"
+        )
     with torch.device("meta"):
         matches = _matches(table, student, teacher)
     return Skeleton(student, teacher, matches)

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -113,8 +114,11 @@ def save_checkpoint(
     stands: Sequence[Stand],
     *,
     recipe_sha256: str,
+    inputs: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write all parameters and buffers, the optimizer, and how each process stands, as one file.
+
+    `inputs` are fingerprints of what the recipe names and does not hold.
 
     Raises:
         CheckpointError: it cannot be written; the former checkpoint is still there.
@@ -124,7 +128,11 @@ def save_checkpoint(
     for process, stand in enumerate(stands):
         tensors |= {f"random.{process}.{name}": state for name, state in stand.random.items()}
     progress = json.dumps([asdict(stand.progress) for stand in stands])
-    metadata = {"progress": progress, "recipe_sha256": recipe_sha256}
+    metadata = {
+        "progress": progress,
+        "recipe_sha256": recipe_sha256,
+        "inputs": json.dumps(dict(inputs)),
+    }
     path, partial = folder / CHECKPOINT_FILE, folder / (CHECKPOINT_FILE + ".partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -148,13 +156,14 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     *,
     recipe_sha256: str,
+    inputs: Mapping[str, str] = MappingProxyType({}),
     share: Share = ALONE,
 ) -> Progress | None:
     """Restore what `save_checkpoint` wrote; None when the folder holds no checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint is damaged, was written by another recipe or by another
-            number of processes.
+        CheckpointError: the checkpoint is damaged, was written by another recipe, from other
+            inputs or by another number of processes.
     """
     path = folder / CHECKPOINT_FILE
     if not path.exists():
@@ -171,6 +180,13 @@ def load_checkpoint(
             f"{path} was written by another recipe (sha256 {written_by[:12]}, "
             f"this one {recipe_sha256[:12]}); remove {folder} or name another run folder"
         )
+    for name, known in json.loads(metadata.get("inputs", "{}")).items():
+        if inputs.get(name, known) != known:
+            raise CheckpointError(
+                f"{path} was written with another {name} (fingerprint {known}, now "
+                f"{inputs[name]}): the recipe's variables or files are not what they were; put "
+                f"them back, remove {folder} or name another run folder"
+            )
     if len(stands) != share.processes:
         raise CheckpointError(
             f"{path} was written by {len(stands)} processes, and this run has {share.processes}: "

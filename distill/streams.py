@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -157,7 +158,7 @@ class Stream:
         """Short hash of what is read: names, configurations, splits and sizes, not texts."""
         named = [
             [
-                source.hub or [file.name for file in source.files],
+                _named(source.hub) or [file.name for file in source.files],
                 [source.config, source.split, source.language],
                 feed.rows_told,
             ]
@@ -165,6 +166,11 @@ class Stream:
             for source in [feed.source]
         ]
         return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]
+
+
+def _named(hub: str | None) -> str | None:
+    """A hub id as it is; of a local folder its name alone, for that may lie anywhere."""
+    return Path(hub).name if hub and Path(hub).is_dir() else hub
 
 
 def _open_files(source: Source) -> Any:  # noqa: ANN401 - datasets brings no types

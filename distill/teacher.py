@@ -1,5 +1,6 @@
 """Encoders of the families known, from a hub id or a folder, and how they are run."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,7 @@ __all__ = [
     "EncoderError",
     "attention_here",
     "encode",
+    "fingerprint_of",
     "load_encoder",
     "load_skeleton",
     "load_teacher",
@@ -32,6 +34,8 @@ __all__ = [
 
 Attention = Literal["eager", "sdpa"]
 WEIGHTS_FILE = "model.safetensors"
+SAMPLED = 1000
+"""Numbers of each tensor that a fingerprint looks at, about."""
 DROPOUT = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -130,6 +134,16 @@ def tokenizer_file(name: str) -> Path:
     if found is None:
         raise EncoderError(f"{name} has no tokenizer.json: a fast tokenizer is needed")
     return found
+
+
+def fingerprint_of(encoder: Encoder) -> str:
+    """Short hash of shapes and a sample of the weights: which encoder this is."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        step = max(1, tensor.numel() // SAMPLED)
+        digest.update(tensor.flatten()[::step].cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def vocabularies_agree(one: Tokenizer, other: Tokenizer) -> bool:

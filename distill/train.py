@@ -149,6 +149,7 @@ def resumed(training: Run, folder: Path, recipe_sha256: str) -> Progress:
         training.losses,
         training.optimizer,
         recipe_sha256=recipe_sha256,
+        inputs=training.inputs,
         share=training.share,
     )
     steps = gather_object([found.step if found else 0])
@@ -167,7 +168,12 @@ def save(training: Run, loaded: LoadedRecipe, progress: Progress) -> None:
         return
     folder = loaded.recipe.run.folder
     save_checkpoint(
-        folder, training.losses, training.optimizer, stands, recipe_sha256=loaded.sha256
+        folder,
+        training.losses,
+        training.optimizer,
+        stands,
+        recipe_sha256=loaded.sha256,
+        inputs=training.inputs,
     )
     if is_due(loaded):
         write_page(loaded, fingerprint=training.fingerprint)

@@ -25,7 +25,13 @@ from distill.streams import open_text
 from distill.student import student_of
 from distill.tables.train import TrainTable
 from distill.targets import open_targets
-from distill.teacher import load_skeleton, load_teacher, tokenizer_file, vocabularies_agree
+from distill.teacher import (
+    fingerprint_of,
+    load_skeleton,
+    load_teacher,
+    tokenizer_file,
+    vocabularies_agree,
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Run:
     share: Share
     fingerprint: str
     """Of the text."""
+    inputs: dict[str, str]
+    """Fingerprints of what the recipe may name by variables; a checkpoint holds for these alone."""
     seed: int
 
     @property
@@ -69,6 +77,7 @@ def prepare(loaded: LoadedRecipe) -> Run:
     of_student, of_teacher = check_fit(table)
     masking = Masking(of_student) if _masks_text(table) else None
     text = open_text(table.corpus, exponent=table.exponent, share=share)
+    fingerprint = text.fingerprint()
     torch.manual_seed(run_table.seed)
     pieces = any(map(_asks_pieces, table.objective))
     teacher = load_teacher(table.teacher, pieces=pieces).to(accelerator.device)
@@ -95,7 +104,8 @@ def prepare(loaded: LoadedRecipe) -> Run:
             share=share,
         ),
         share=share,
-        fingerprint=text.fingerprint(),
+        fingerprint=fingerprint,
+        inputs={"text": fingerprint, "teacher": fingerprint_of(teacher)},
         seed=run_table.seed,
     )
 

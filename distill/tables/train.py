@@ -55,7 +55,8 @@ class TrainTable(Table):
     tensorboard: bool = False
     """Write what is recorded for TensorBoard as well."""
     cache_targets: Path | None = None
-    """Folder of teacher embeddings, for objectives that look at nothing else of the teacher."""
+    """Folder of teacher embeddings, for objectives that look at nothing else of the teacher; on a
+    disk of the machine itself, because sqlite's locks do not reach over a network."""
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> "TrainTable":

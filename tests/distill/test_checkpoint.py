@@ -99,6 +99,36 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
     assert_same(state(student, optimizer), before)
 
 
+def test_a_checkpoint_from_other_inputs_is_refused(tmp_path: Path) -> None:
+    stands, made_of = [stand_of(Progress(7, Cursor()))], {"text": "f1a9", "teacher": "0c44"}
+    save_checkpoint(tmp_path, *a_student(1), stands, recipe_sha256=RECIPE, inputs=made_of)
+    student, optimizer = a_student(2)
+    before = {name: tensor.clone() for name, tensor in state(student, optimizer).items()}
+    with pytest.raises(CheckpointError, match=r"another teacher \(fingerprint 0c44, now beef\)"):
+        load_checkpoint(
+            tmp_path, student, optimizer, recipe_sha256=RECIPE, inputs=made_of | {"teacher": "beef"}
+        )
+    assert_same(state(student, optimizer), before)
+    assert load_checkpoint(
+        tmp_path, student, optimizer, recipe_sha256=RECIPE, inputs=made_of
+    ) == Progress(7, Cursor())
+
+
+def test_an_encoder_is_known_again_by_its_weights(
+    world: World, encoders: tuple[BertModel, BertModel], tmp_path: Path
+) -> None:
+    folder, (encoder, other) = tmp_path / "encoder", encoders
+    assert not is_saved(folder, encoder)
+    save_encoder(folder, encoder, world.teacher / "tokenizer.json")
+    assert is_saved(folder, encoder)
+    assert not is_saved(folder, other)
+    with torch.no_grad():
+        encoder.encoder.layer[3].output.dense.bias[0] += 1e-6
+    assert not is_saved(folder, encoder)
+    (folder / "model.safetensors").write_bytes(b"half a")
+    assert not is_saved(folder, encoder)
+
+
 @pytest.mark.parametrize("damage", ["cut short", "empty", "another file"])
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, damage: str) -> None:
     save(tmp_path, 1, Progress(7, Cursor()))

@@ -8,7 +8,7 @@ from app.forecast import Forecast, Run
 from app.runtime.session import StudentSession
 from app.runtime.tokenizer import Encoded, Tokenizer
 
-_LENGTHS = (16, 64)
+_LENGTH = 16
 """And the longest there is."""
 
 
@@ -18,17 +18,20 @@ def warmed_up(session: StudentSession, tokenizer: Tokenizer, *, max_batch_tokens
     The longest text and the largest batches are among them, so that memory is asked for now.
     """
     longest = _longest(session, tokenizer)
-    session.run([longest])  # the very first run is slower than any other
+    session.run([_cut(longest)])  # the very first run is slower than any other
     return Forecast.fitted(list(_timed(session, longest, max_batch_tokens)))
 
 
 def _timed(session: StudentSession, longest: Encoded, max_batch_tokens: int) -> Iterator[Run]:
-    for length in sorted({min(each, longest.tokens) for each in (*_LENGTHS, longest.tokens)}):
-        text = replace(longest, ids=longest.ids[:length], type_ids=longest.type_ids[:length])
-        for texts in sorted({1, max(1, max_batch_tokens // length)}):
+    for text in (_cut(longest), longest):
+        for texts in sorted({1, max(1, max_batch_tokens // text.tokens)}):
             started_at = perf_counter()
             session.run([text] * texts)
-            yield Run(length, texts, perf_counter() - started_at)
+            yield Run(text.tokens, texts, perf_counter() - started_at)
+
+
+def _cut(text: Encoded) -> Encoded:
+    return replace(text, ids=text.ids[:_LENGTH], type_ids=text.type_ids[:_LENGTH])
 
 
 def _longest(session: StudentSession, tokenizer: Tokenizer) -> Encoded:

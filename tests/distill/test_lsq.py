@@ -76,6 +76,12 @@ def test_a_cut_leaves_the_few_largest_out() -> None:
     assert activation_step(values, cut=0.01).size < 0.01
 
 
+def test_a_loud_channel_is_seen_however_many_tokens_there_are() -> None:
+    values = torch.zeros(3000, 400)
+    values[7, 1] = 51.0
+    assert activation_step(values, cut=0.0).size.item() == pytest.approx(51 / 255)
+
+
 def test_values_all_zero_have_a_step() -> None:
     rounding = activation_step(torch.zeros(10), cut=0.0)
     assert torch.isfinite(rounding(torch.ones(1, 2))).all()

@@ -4,8 +4,9 @@
 
 KDLSQ-BERT (arXiv:2101.05938): weights and steps of rounding are trained together, against the
 encoder's own full precision. Deviation: in the place of its attention and output terms stands the
-distance of pooled embeddings, which are what is served. The result joins the model folder as its
-int8 variant once it is held against fp32, as `quantize` would have it.
+distance of pooled embeddings, which are what is served; and the word table is not trained but
+rounded afterwards. The result joins the model folder as its int8 variant once it is held against
+fp32, as `quantize` would have it.
 """
 
 import math
@@ -33,8 +34,9 @@ from distill.objectives.sentence import distance_loss
 from distill.rounding import attach, detach
 from distill.tables.qat import QatTable
 from distill.teacher import encode, load_encoder, load_teacher, tokenizer_file
-from distill.variants import KINDS, add_variants, source_of, told
+from distill.variants import KINDS, Source, add_variants, source_of, told
 from distill.watch import DivergedError
+from distill.word_table import quantize_table
 
 MAX_GRADIENT_NORM = 1.0
 SAME_COSINE = 0.999
@@ -114,6 +116,20 @@ def graph_of(encoder: Encoder, table: QatTable) -> onnx.ModelProto:
     return with_steps(model, products, form=table.form, block=table.word_table_block)
 
 
+def _require_possible(source: Source, table: QatTable) -> None:
+    """Refuse before training what could not be written after it."""
+    _require_same(source.manifest, table)
+    heads = {task: head.as_task() for task, head in load_heads(table.encoder).items()}
+    if heads != source.manifest.tasks:
+        raise RecipeError(
+            f"{table.encoder} has other heads ({', '.join(heads) or 'none'}) than {table.model_dir} "
+            f"was exported with ({', '.join(source.manifest.tasks) or 'none'}): export it again"
+        )
+    row = np.zeros((1, source.manifest.hidden_width), dtype=np.float32)
+    quantize_table(row, block=table.word_table_block)
+    source.encode(table.parity_texts, truncate=False)
+
+
 def _require_same(manifest: Manifest, table: QatTable) -> None:
     """Refuse a model folder of another encoder, by its first golden output of one text."""
     golden = next((each for each in manifest.golden if each.text_pair is None), None)
@@ -149,7 +165,7 @@ def run(loaded: LoadedRecipe) -> None:
     torch.set_num_threads(loaded.recipe.run.threads)
     torch.manual_seed(loaded.recipe.run.seed)
     source, console = source_of(table.model_dir), Console()
-    _require_same(source.manifest, table)
+    _require_possible(source, table)
     learning = learn_rounding(table, _batches(table, seed=loaded.recipe.run.seed))
     for step, (loss, encoder) in enumerate(learning):
         if step % max(1, table.steps // TOLD) == 0 or step == table.steps:

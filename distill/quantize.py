@@ -54,7 +54,7 @@ def quantize_student(
     """
     source = source_of(model_dir)
     model = source.graph
-    calibrating = source.encode(calibration)
+    calibrating = source.encode(calibration, truncate=True)
 
     def make(small: Small) -> onnx.ModelProto:
         if small == "fp16":

@@ -58,11 +58,15 @@ class Source:
         with_padding(model)
         return model
 
-    def encode(self, texts: Sequence[Text]) -> list[Encoded]:
-        """Texts as the student reads them, cut at its token limit."""
+    def encode(self, texts: Sequence[Text], *, truncate: bool) -> list[Encoded]:
+        """Texts as the student reads them.
+
+        Raises:
+            TextTooLongError: one exceeds its token limit, and is not to be cut.
+        """
         file = verify_file(self.folder, self.manifest.tokenizer)
         tokenizer = Tokenizer.load(file, max_tokens=self.manifest.max_tokens)
-        return tokenizer.encode(texts, truncate=True)
+        return tokenizer.encode(texts, truncate=truncate)
 
 
 def source_of(folder: Path) -> Source:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from distill.tables.table import Share, Table
-from distill.tables.text import Corpora
+from distill.tables.text import Corpora, Texts
 
 
 class QatTable(Table):
@@ -43,7 +43,7 @@ class QatTable(Table):
     min_cosine: Share
     max_probability_error: Share
     keep_fp32: bool
-    parity_texts: tuple[str, ...]
+    parity_texts: Texts
 
     @model_validator(mode="after")
     def _something_is_learned(self) -> "QatTable":

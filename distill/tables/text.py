@@ -68,3 +68,4 @@ class CorpusTable(Table):
 
 
 Corpora = Annotated[tuple[CorpusTable, ...], Field(min_length=1)]
+Texts = Annotated[tuple[str, ...], Field(min_length=1)]

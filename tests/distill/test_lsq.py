@@ -10,11 +10,18 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from tiny_encoder import LAYERS, TEXTS, tiny_tokenizer, write_encoder, write_encoder_with_heads
+from tiny_encoder import (
+    LAYERS,
+    TEXTS,
+    a_head,
+    tiny_tokenizer,
+    write_encoder,
+    write_encoder_with_heads,
+)
 from tiny_world import recipe
 from torch import nn
 
-from app.errors import VariantError
+from app.errors import LightMBERTError, VariantError
 from app.runtime.artifact import load_manifest
 from app.runtime.session import StudentSession
 from app.runtime.tokenizer import Tokenizer, pad
@@ -22,6 +29,7 @@ from distill import qat
 from distill.batches import Tokens, tokenize
 from distill.config import RecipeError
 from distill.export import Card, export_student
+from distill.heads import save_head
 from distill.learned_graph import with_steps
 from distill.lsq import Learned, LearnedStep, RoundedLinear, activation_step, learned, weight_step
 from distill.parity import ParityError
@@ -282,7 +290,14 @@ def test_a_student_that_stays_too_far_away_is_not_listed(hard: Path, tmp_path: P
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_what_cannot_work_is_refused_before_training(hard: Path, tmp_path: Path) -> None:
+def begun(*_: object) -> None:
+    pytest.fail("training began")
+
+
+def test_what_cannot_work_is_refused_before_training(
+    hard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qat, "learn_rounding", begun)
     other = write_encoder(tmp_path / "other", intermediate_size=32)
     done = table(hard, encoder=other).model_dump(mode="json")
     with pytest.raises(RecipeError, match=r"was not exported from .*other: .* cosine"):
@@ -293,10 +308,30 @@ def test_what_cannot_work_is_refused_before_training(hard: Path, tmp_path: Path)
     done = table(hard, model_dir=small).model_dump(mode="json")
     with pytest.raises(VariantError, match="start from fp32"):
         qat.run(recipe(tmp_path, qat=done))
+    for changes, said in (
+        ({"word_table_block": 5}, "rows of 32 do not divide into blocks of 5"),
+        ({"parity_texts": ["dog " * 99]}, r"texts\[0\]"),
+    ):
+        done = table(hard, **changes).model_dump(mode="json")
+        with pytest.raises(LightMBERTError, match=said):
+            qat.run(recipe(tmp_path, qat=done))
+    with pytest.raises(ValueError, match="at least 1 item"):
+        table(hard, parity_texts=[])
     with pytest.raises(ValueError, match="both 0: nothing is learned"):
         table(hard, hidden_weight=0, pooled_weight=0)
     with pytest.raises(ValueError, match="warmup_steps 61 exceed steps 60"):
         table(hard, warmup_steps=61)
+
+
+def test_heads_that_came_after_the_export_are_told_before_training(
+    hard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qat, "learn_rounding", begun)
+    encoder = Path(shutil.copytree(hard / "encoder", tmp_path / "encoder"))
+    save_head(encoder, a_head("late"))
+    done = table(hard, encoder=encoder).model_dump(mode="json")
+    with pytest.raises(RecipeError, match=r"other heads \(late, .*\) than .*: export it again"):
+        qat.run(recipe(tmp_path, qat=done))
 
 
 def test_a_loss_that_is_no_number_stops_the_run(hard: Path) -> None:

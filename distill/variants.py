@@ -10,6 +10,7 @@ import onnx
 
 from app.errors import VariantError
 from app.runtime.artifact import (
+    MANIFEST_FILE,
     Manifest,
     Precision,
     Target,
@@ -94,6 +95,8 @@ def add_variants(
 ) -> dict[Small, Parity]:
     """Make variants, hold each against fp32, and list them; return how far each is from it.
 
+    Scores that the manifest has of variants of these precisions go: they are of other graphs.
+
     Args:
         source: the folder's fp32 variant.
         make: what makes a variant's graph.
@@ -117,9 +120,15 @@ def add_variants(
             parities[small] = gate(folder, manifest, variant, texts, reference)
             gate_golden(folder, manifest, variant)
             made.append(variant)
-        # Only when all of them passed does the folder change.
-        made = [_moved_up(folder, variant) for variant in made]
-    _list(folder, manifest, made, dropped=None if keep_fp32 else source.variant)
+        made = [v.model_copy(update={"file": Path(v.file).name}) for v in made]
+        dropped = None if keep_fp32 else source.variant
+        listed = save_manifest(Path(staging), _listing(manifest, made, dropped=dropped))
+        # Only now does the folder change, by renames alone: they need no room on the disk.
+        for variant in made:
+            (Path(staging) / variant.file).replace(folder / variant.file)
+        listed.replace(folder / MANIFEST_FILE)
+    if dropped:
+        (folder / dropped.file).unlink()
     return parities
 
 
@@ -143,19 +152,13 @@ def _variant(graph: Path, folder: Path, small: Small, tolerance: Tolerance) -> V
     )
 
 
-def _moved_up(folder: Path, variant: Variant) -> Variant:
-    staged = folder / variant.file
-    staged.replace(folder / staged.name)
-    return variant.model_copy(update={"file": staged.name})
-
-
-def _list(
-    folder: Path, manifest: Manifest, made: list[Variant], *, dropped: Variant | None
-) -> None:
+def _listing(manifest: Manifest, made: list[Variant], *, dropped: Variant | None) -> Manifest:
     replaced = {(variant.precision, variant.target) for variant in made}
     kept = [
         v for v in manifest.variants if (v.precision, v.target) not in replaced and v != dropped
     ]
-    save_manifest(folder, manifest.model_copy(update={"variants": (*kept, *made)}))
-    if dropped:
-        (folder / dropped.file).unlink()
+    remade = {variant.precision for variant in made}
+    metrics = {name: of for name, of in manifest.provenance.metrics.items() if name not in remade}
+    provenance = manifest.provenance.model_copy(update={"metrics": metrics})
+    changes = {"variants": (*kept, *made), "provenance": provenance}
+    return manifest.model_copy(update=changes)

@@ -1,13 +1,13 @@
 """From an encoder folder to a model folder and its smaller variants."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from app.runtime.artifact import Name
 from distill.tables.table import Share, Table
-from distill.tables.text import Corpora
+from distill.tables.text import Corpora, Texts
 
 
 class ExportTable(Table):
@@ -20,7 +20,7 @@ class ExportTable(Table):
     license: str
     languages: tuple[str, ...]
     max_tokens: PositiveInt
-    golden_texts: tuple[str, ...]
+    golden_texts: Texts
     min_cosine: Share
 
 
@@ -28,7 +28,7 @@ class QuantizeTable(Table):
     """Smaller variants of an exported graph, and how far each may stray from fp32."""
 
     model_dir: Path
-    variants: tuple[Literal["int8-avx2", "int8-vnni", "fp16"], ...]
+    variants: Annotated[tuple[Literal["int8-avx2", "int8-vnni", "fp16"], ...], Field(min_length=1)]
     word_table_block: PositiveInt | Literal["row"]
     """Values of the int8 word table that share a scale: so many neighbours of a row, or all."""
     fp16_word_table: Literal["fp16", "int8"]
@@ -40,4 +40,4 @@ class QuantizeTable(Table):
     min_cosine_fp16: Share
     max_probability_error: Share
     keep_fp32: bool
-    parity_texts: tuple[str, ...]
+    parity_texts: Texts

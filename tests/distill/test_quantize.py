@@ -21,6 +21,7 @@ from distill.int8 import int8, smoothing
 from distill.padding import with_padding
 from distill.parity import ParityError
 from distill.quantize import quantize_student
+from distill.tables.ship import QuantizeTable
 from distill.variants import Small
 from distill.word_table import Block, QuantizeError, quantize_table
 
@@ -206,6 +207,41 @@ def test_quantizing_again_replaces_the_variant(fresh: Path) -> None:
     assert [v.precision for v in load_manifest(fresh).variants] == ["fp32", "int8", "fp16"]
 
 
+def test_scores_of_a_variant_that_was_replaced_go(fresh: Path) -> None:
+    manifest = load_manifest(fresh)
+    metrics = {precision: {"sts": {"en": 0.5}} for precision in ("fp32", "fp16", "int8")}
+    measured = manifest.provenance.model_copy(update={"metrics": metrics})
+    save_manifest(fresh, manifest.model_copy(update={"provenance": measured}))
+    quantize_student(
+        fresh,
+        tolerances={"int8-avx2": TOLERANCES["int8-avx2"]},
+        calibration=TEXTS,
+        texts=TEXTS,
+        keep_fp32=True,
+    )
+    assert [*load_manifest(fresh).provenance.metrics] == ["fp32", "fp16"]
+
+
+@pytest.mark.parametrize("changes", [{"variants": ()}, {"parity_texts": ()}])
+def test_a_recipe_that_makes_or_compares_nothing_is_refused(changes: dict[str, tuple[()]]) -> None:
+    settings = {
+        "model_dir": "model",
+        "variants": ["fp16"],
+        "word_table_block": "row",
+        "fp16_word_table": "fp16",
+        "calibration": [{"path": "text"}],
+        "calibration_texts": 9,
+        "min_cosine_int8": 0.9,
+        "min_cosine_fp16": 0.9,
+        "max_probability_error": 0.1,
+        "keep_fp32": False,
+        "parity_texts": TEXTS,
+    }
+    QuantizeTable.model_validate(settings)
+    with pytest.raises(ValueError, match="at least 1 item"):
+        QuantizeTable.model_validate(settings | changes)
+
+
 @pytest.mark.parametrize("strict", ["int8-avx2", "fp16"])
 def test_a_variant_over_its_tolerance_changes_nothing(fresh: Path, strict: Small) -> None:
     before = contents(fresh)
@@ -216,6 +252,21 @@ def test_a_variant_over_its_tolerance_changes_nothing(fresh: Path, strict: Small
             calibration=TEXTS,
             texts=TEXTS,
             keep_fp32=False,
+        )
+    assert contents(fresh) == before
+
+
+def test_a_manifest_that_cannot_be_written_changes_nothing(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = contents(fresh)
+    monkeypatch.setattr("distill.variants.save_manifest", full)
+    with pytest.raises(OSError, match="No space left"):
+        quantize_student(
+            fresh, tolerances=TOLERANCES, calibration=TEXTS, texts=TEXTS, keep_fp32=False
         )
     assert contents(fresh) == before
 

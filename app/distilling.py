@@ -73,6 +73,7 @@ for _name, _does in VERBS:
 
 @distill.command(help=f"{dict(VERBS)['trim']} By a recipe, or by options in its place.")
 def trim(
+    ctx: typer.Context,
     recipe: Annotated[Path | None, typer.Argument(help="A TOML file.", show_default=False)] = None,
     encoder: Annotated[str | None, typer.Option(help="Folder or hub id.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Where the smaller one goes.")] = None,
@@ -91,7 +92,7 @@ def trim(
     needed = {"encoder": encoder, "folder": folder, "languages": languages, "corpus": corpus}
     lacking = [f"--{name}" for name, value in needed.items() if value is None]
     if recipe is not None:
-        if len(lacking) < len(needed):
+        if [name for name in ctx.params if _is_given(ctx, name)] != ["recipe"]:
             raise DistillError("trim takes a recipe or options, not both")
         _run_recipe(recipe, "trim")
         return
@@ -101,6 +102,11 @@ def trim(
         importlib.import_module("distill.trim").run_options(
             **needed, min_share=min_share, texts_per_language=texts, piece_head=piece_head
         )
+
+
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @lir.command("fit")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from distill.tables.table import Share, Table
 from distill.tables.text import Corpora
@@ -25,3 +25,9 @@ class TrimTable(Table):
     """Of a language's texts that a piece must occur in."""
     piece_head: bool
     """Whether its masked-language head goes along; without one it cannot teach by pieces."""
+
+    @model_validator(mode="after")
+    def _keeps_its_source(self) -> "TrimTable":
+        if Path(self.encoder).resolve() == self.folder.resolve():
+            raise ValueError(f"encoder and folder are both {self.folder}; the whole one would go")
+        return self

@@ -210,6 +210,11 @@ def test_bad_input_is_named(world: World, tmp_path: Path) -> None:
         verb.trim(table(world, tmp_path / "a", encoder=str(tmp_path / "nowhere")), seed=1)
 
 
+def test_the_whole_encoder_is_not_written_over(world: World) -> None:
+    with pytest.raises(ValueError, match=r"encoder and folder are both .*; the whole one would go"):
+        table(world, world.teacher)
+
+
 def test_a_recipe_and_options_do_the_same(world: World, tmp_path: Path) -> None:
     settings = table(world, tmp_path / "recipe", languages=["de"]).model_dump(mode="json")
     verb.run(recipe(tmp_path, trim=settings))
@@ -229,6 +234,7 @@ def test_a_recipe_and_options_do_the_same(world: World, tmp_path: Path) -> None:
     [
         (["--languages", "de"], "needs a recipe, or also --encoder, --folder, --corpus"),
         (["a.toml", "--languages", "de"], "a recipe or options, not both"),
+        (["a.toml", "--min-share", "0.1"], "a recipe or options, not both"),
         (
             ["--encoder", "a", "--folder", "b", "--corpus", "c", "--languages", ","],
             "languages: Tuple should have at least 1 item",

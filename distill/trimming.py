@@ -84,7 +84,7 @@ def trimmed(text: str, kept: Collection[int]) -> Trimmed:
 
 
 _MARKED = "\x00{}"
-_UNMARK = re.compile(r'"\\u0000([^"]*)"')
+_UNMARK = re.compile(r'"\\u0000(-?[0-9][^"]*)"')
 """Finds what was marked, as JSON writes it."""
 
 

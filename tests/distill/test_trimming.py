@@ -133,6 +133,11 @@ def test_the_digits_of_a_score_stay_as_they_are_written() -> None:
     assert '["a",-2.50000000000000012345]' in trimmed(long, {1}).text.replace(" ", "")
 
 
+def test_a_piece_that_is_a_null_character_is_kept() -> None:
+    text = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1, "\0": 2}, unk_token="[UNK]")).to_str()
+    assert trimmed(text, {2}).tokenizer.get_vocab() == {"[UNK]": 0, "\0": 1}
+
+
 def test_a_bpe_piece_keeps_what_it_is_joined_from() -> None:
     vocabulary = {"[UNK]": 0, "a": 1, "b": 2, "c": 3, "ab": 4, "bc": 5, "abc": 6, "x": 7}
     merges = [("a", "b"), ("b", "c"), ("ab", "c")]

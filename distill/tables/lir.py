@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from distill.tables.table import Table
 from distill.tables.text import Corpora
@@ -24,6 +24,12 @@ class FitTable(Table):
     """Directions of each language, and of all together."""
     max_tokens: PositiveInt
     """Longer texts are cut; a model folder has its own limit."""
+
+    @model_validator(mode="after")
+    def _languages_span_the_rank(self) -> "FitTable":
+        if self.rank > (count := len(set(self.languages))):
+            raise ValueError(f"{count} languages have no {self.rank} directions together")
+        return self
 
 
 class ApplyTable(Table):

@@ -33,7 +33,7 @@ from distill.languages import (
 from distill.padding import with_padding
 from distill.parity import ParityError
 from distill.quantize import quantize_student
-from distill.tables.lir import ApplyTable, MeasureTable
+from distill.tables.lir import ApplyTable, FitTable, MeasureTable
 
 WIDTH = 32
 
@@ -273,3 +273,5 @@ def test_bad_input_is_named(world: World, model_dir: Path, tmp_path: Path) -> No
         lir.fit(recipe(tmp_path, lir=tables))
     with pytest.raises(LanguageError, match=r"lir\.safetensors does not hold directions"):
         lir.apply(recipe(tmp_path, lir=tables))
+    with pytest.raises(ValueError, match="2 languages have no 3 directions together"):
+        FitTable.model_validate(tables["fit"] | {"rank": 3})

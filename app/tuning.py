@@ -67,12 +67,14 @@ def tuned(settings: Settings, open_session: OpenSession, tokenizer: Tokenizer) -
 def threads_alone(settings: Settings, session: StudentSession) -> int:
     """For a single text beside which nothing runs: as many as it gains from.
 
-    Where one runner has all CPUs it has them already. With int8 a second thread gained nothing
-    and cost a quarter more processor time; in fp32 a text was done in 0.6 of the time.
+    Where one runner has all CPUs it has them already, and a GPU does not ask for them. With int8
+    a second thread gained nothing and cost a quarter more processor time; in fp32 a text was done
+    in 0.6 of the time.
     """
     if settings.threads_alone is not None:
         return settings.threads_alone
-    if settings.runners == 1 or session.variant.precision == "int8":
+    on_cpu = settings.device == "cpu"
+    if not on_cpu or settings.runners == 1 or session.variant.precision == "int8":
         return settings.intra_op_threads
     return max(settings.intra_op_threads, min(allowed_cpus(), MOST_FOR_ONE_TEXT))
 

@@ -180,6 +180,7 @@ def test_an_engine_runs_as_it_was_tuned(
         ({"runners": 2, "intra_op_threads": 1}, "int8", 1),
         ({"runners": 2, "intra_op_threads": 1, "threads_alone": 3}, "int8", 3),
         ({"runners": 1, "intra_op_threads": 2}, "fp32", 2),
+        ({"runners": 2, "intra_op_threads": 1, "device": "cuda"}, "fp16", 1),
     ],
 )
 def test_a_text_alone_gets_all_cpus_where_that_helps(

@@ -44,8 +44,9 @@ class Student:
         with self._counting:
             self._running += 1
             alone = len(batch) == self._running == 1
+            session = (alone and self._wide) or self.session
         try:
-            outputs = (self._wide if alone and self._wide else self.session).run(batch)
+            outputs = session.run(batch)
         finally:
             with self._counting:
                 self._running -= 1

@@ -27,6 +27,9 @@ VERBS = (
 )
 """Verbs of `distill`: modules of the same name with `run`, and what they do."""
 
+OWN_EXTRAS = frozenset({"mteb"})
+"""Packages that few recipes need, each an extra of its own."""
+
 distill = typer.Typer(help="Make students from recipes.", no_args_is_help=True)
 lir = typer.Typer(help="Take the language out of embeddings.", no_args_is_help=True)
 distill.add_typer(lir, name="lir")
@@ -47,8 +50,10 @@ def _distill_installed() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(("app.", "distill.")):
             raise
+        package = (error.name or "").partition(".")[0]
+        extra = package if package in OWN_EXTRAS else "distill"
         raise DistillError(
-            f"distill needs {error.name}: pip install 'lightmbert[distill]'"
+            f"distill needs {error.name}: pip install 'lightmbert[{extra}]'"
         ) from error
 
 

@@ -17,7 +17,7 @@ from toy_student import write_graph, write_model_dir
 from typer.testing import CliRunner, Result
 
 from app.cli import app
-from app.distilling import VERBS
+from app.distilling import VERBS, DistillError, _distill_installed
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("onnxruntime", "numpy", "fastapi", "pydantic", "torch", "rich.progress")
@@ -128,6 +128,12 @@ def test_a_verb_without_its_packages_names_the_extra(missing: str, tmp_path: Pat
             f"lightmbert: distill needs {missing}: pip install 'lightmbert[distill]'"
         )
     assert running.returncode == 1
+
+
+def test_a_package_with_an_extra_of_its_own_names_that() -> None:
+    said = r"needs mteb: pip install 'lightmbert\[mteb\]'"
+    with pytest.raises(DistillError, match=said), _distill_installed():
+        raise ModuleNotFoundError(name="mteb")
 
 
 def test_a_model_folder_is_shown(toy_model_dir: Path) -> None:

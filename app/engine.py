@@ -15,7 +15,7 @@ import numpy as np
 
 from app.admission import ANY_TIME, BulkFrom, Limits, Terms
 from app.cache import Cache
-from app.errors import InputError, LightMBERTError, UnknownModelError
+from app.errors import InputError, UnknownModelError
 from app.forecast import Forecast
 from app.forward import Forward, Usage
 from app.heads import head_named
@@ -174,8 +174,8 @@ class Engine:
         try:
             for student in set(self._students):
                 student.widen(self._open_wide)
-        except LightMBERTError as error:  # there is too little memory for a second one, say
-            logger.warning("no wide session", extra={"reason": str(error)})
+        except Exception as error:  # noqa: BLE001 - too little memory, say: the service does without
+            logger.warning("no wide session", extra={"reason": f"{type(error).__name__}: {error}"})
 
     async def stop(self, *, timeout_s: float | None = None) -> None:
         """Finish what was accepted, then answer the rest with an error.

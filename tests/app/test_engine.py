@@ -107,8 +107,14 @@ async def test_a_text_alone_gets_more_threads_once_they_are_there(
     await engine.stop()
 
 
+@pytest.mark.parametrize(
+    "error", [ManifestError("cannot be opened: out of memory"), OSError(5, "Input/output error")]
+)
 async def test_the_service_goes_on_where_no_second_model_fits(
-    toy_model_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    toy_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
 ) -> None:
     settings = Settings(
         model_dir=toy_model_dir, runners=2, intra_op_threads=1, threads_alone=2, autotune=False
@@ -117,7 +123,7 @@ async def test_the_service_goes_on_where_no_second_model_fits(
     await engine.start()
 
     def full(*given: object, **named: object) -> StudentSession:
-        raise ManifestError("cannot be opened: out of memory")
+        raise error
 
     monkeypatch.setattr(StudentSession, "load", full)
     engine.widen()

@@ -2,7 +2,8 @@
 
 A temperature divides logits before softmax or sigmoid and changes no single label (Guo et al.
 2017, arXiv:1706.04599, section 4.2). It is fitted on held-out rows. What is reported is
-cross-fitted: each half of those rows is judged by the temperature of the other half.
+cross-fitted: each half of those rows is judged by the temperature of the other half. Halves are
+drawn by chance, because files may give their labels in turns.
 """
 
 from dataclasses import dataclass
@@ -104,11 +105,11 @@ def calibration_error(found: Floats, targets: Floats, problem: Problem) -> float
 
 
 def _cross_fitted(logits: Floats, targets: Floats, problem: Problem) -> float:
-    even = np.arange(len(logits)) % 2 == 0
-    if even.all():
+    one = np.random.default_rng(len(logits)).permutation(len(logits)) % 2 == 0
+    if one.all():
         return calibration_error(_probabilities(logits, problem, 1.0), targets, problem)
     found = np.empty_like(logits)
-    for judged, fitted in ((even, ~even), (~even, even)):
+    for judged, fitted in ((one, ~one), (~one, one)):
         temperature = temperature_of(logits[fitted], targets[fitted], problem)
         found[judged] = _probabilities(logits[judged], problem, temperature)
     return calibration_error(found, targets, problem)

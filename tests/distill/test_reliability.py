@@ -35,13 +35,20 @@ def test_a_head_that_is_too_sure_is_calibrated_on_rows_it_is_not_judged_by() -> 
 
 
 def test_a_temperature_of_noise_does_not_pass_for_calibration() -> None:
-    # Each half is right where the other is wrong: the temperature of one does not suit the other.
-    logits = np.tile(np.array([[2.0, 0.0]], dtype=np.float32), (40, 1))
-    targets = np.zeros((40, 2), dtype=np.float32)
-    targets[::2, 0] = targets[1::2, 1] = 1
+    # Two halves of one row, right and wrong: the temperature of one does not suit the other.
+    logits = np.array([[2.0, 0.0], [2.0, 0.0]], dtype=np.float32)
+    targets = np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32)
     found = reliability(logits, targets, "single")
-    # All in all half are right, so that at the temperature of all rows the error would be small.
-    assert found.ece_after > 0.4
+    # At the temperature of both rows the error would be small.
+    assert found.ece_after > 0.5
+
+
+def test_rows_whose_labels_come_in_turns_are_halved_fairly() -> None:
+    # A head that learned nothing: every other row is right. Any fair half says so.
+    logits = np.tile(np.array([[2.0, 0.0]], dtype=np.float32), (1000, 1))
+    targets = np.zeros((1000, 2), dtype=np.float32)
+    targets[::2, 0] = targets[1::2, 1] = 1
+    assert reliability(logits, targets, "single").ece_after < 0.1
 
 
 def test_a_few_rows_that_are_all_right_do_not_make_a_head_sure_of_everything() -> None:

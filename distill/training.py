@@ -147,6 +147,12 @@ def check_fit(table: TrainTable) -> tuple[Tokenizer, Tokenizer]:
                 f"the tokenizer of {name} has {tokenizer.get_vocab_size()} pieces, "
                 f"its table {rows} rows"
             )
+        framing = tokenizer.num_special_tokens_to_add(is_pair=False)
+        if table.max_tokens <= framing:
+            raise RecipeError(
+                f"max_tokens {table.max_tokens} leaves no room for text: the tokenizer of {name} "
+                f"frames each by {framing} tokens"
+            )
     return of_student, of_teacher
 
 

@@ -58,6 +58,13 @@ def test_embeddings_that_are_to_learn_need_a_rate(
     prepare(recipe(tmp_path, train=train_table(world, embedding_learning_rate=0.0)))
 
 
+@pytest.mark.parametrize("max_tokens", [1, 2])
+def test_texts_need_room_beside_their_frame(world: World, tmp_path: Path, max_tokens: int) -> None:
+    with pytest.raises(RecipeError, match=rf"max_tokens {max_tokens} leaves .* by 2 tokens"):
+        prepare(recipe(tmp_path, train=train_table(world, max_tokens=max_tokens)))
+    prepare(recipe(tmp_path, train=train_table(world, max_tokens=3)))
+
+
 def test_a_tokenizer_without_a_mask_piece_is_refused_before_weights_are_read(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

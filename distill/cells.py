@@ -12,12 +12,12 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.errors import LightMBERTError
 from distill.anatomy import Anatomy, anatomy
 from distill.batches import load_tokenizer
 from distill.encoders import check_encoder
 from distill.labelled import Labelled
 from distill.student import student_of
+from distill.study_inputs import StudyError, check_inputs, inputs_of
 from distill.tables.finetune import TaskKdTable
 from distill.tables.study import StudyTable, StudyTaskTable, StudyTeacherTable
 from distill.task_rows import TaskRows, hits, read_languages, read_task
@@ -33,12 +33,6 @@ from distill.teaching import (
 
 Arm = Literal["teacher", "none", "pre-training", "fine-tuning", "both"]
 ARMS: tuple[Arm, ...] = ("none", "pre-training", "fine-tuning", "both")
-
-
-class StudyError(LightMBERTError):
-    """A study cannot be run or gone on with."""
-
-    code = "bad_study"
 
 
 @dataclass(frozen=True)
@@ -89,6 +83,7 @@ class Study:
             check_shapes(teacher, max_tokens=table.max_tokens)
         for task in table.tasks:
             self._read(task)
+        check_inputs(folder, inputs_of(table.teachers, self._rows, self._measured))
 
     def done(self, cell: Cell) -> CellResult | None:
         """What the cell left; None where it has not been run.

@@ -1,16 +1,19 @@
+import shutil
 from pathlib import Path
 
 import orjson
 import pytest
+from safetensors.torch import load_file, save_file
 from tiny_encoder import write_bert
 from tiny_tasks import SCHEDULE, rows_of, write_polyglot, write_topics
 from tiny_world import World, recipe
 from tokenizers import Tokenizer
 
-from distill.cells import Cell, CellResult, Study, StudyError
+from distill.cells import Cell, CellResult, Study
 from distill.config import LoadedRecipe
 from distill.reading import CorpusError
 from distill.study import run
+from distill.study_inputs import StudyError
 from distill.study_report import Matrix, findings, matrix_markdown
 from distill.teacher import EncoderError
 
@@ -158,6 +161,25 @@ def test_cells_of_another_recipe_are_refused(students: Path, topics: Path, tmp_p
     with pytest.raises(StudyError, match=r"teacher\.1\.json is not a cell"):
         run(recipe(tmp_path, "a" * 64, study=table))
     assert study is not None
+
+
+def test_cells_of_another_student_are_refused(students: Path, topics: Path, tmp_path: Path) -> None:
+    def begin(folder: Path) -> None:
+        table = recipe(tmp_path, study=study_table(folder, topics)).recipe.study
+        Study(table, tmp_path, sha256="0" * 64, seed=1)
+
+    begin(students)
+    moved = Path(shutil.copytree(students, tmp_path / "moved"))
+    begin(moved)  # the same by content
+    weights = moved / "distilled" / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["embeddings.LayerNorm.bias"] += 1
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(StudyError, match=r"with other inputs: distilled of tiny\. Remove"):
+        begin(moved)
+    (tmp_path / "inputs.json").write_text("{")
+    with pytest.raises(StudyError, match=r"inputs\.json is not JSON"):
+        begin(students)
 
 
 def test_texts_longer_than_an_encoder_reads_are_refused_before_anything_trains(

@@ -51,11 +51,15 @@ def run(loaded: LoadedRecipe) -> None:
     """Train what is not trained yet, then measure all of it.
 
     Raises:
-        RecipeError: the base cannot be read, or a variant of it is no recipe.
+        RecipeError: the base cannot be read, or a variant of it is no recipe or is called as
+            another system is that is measured.
         CompareError: a run failed, and what is done stays done; or a folder is another recipe's.
     """
     table, run_table = require(loaded.recipe.compare, "compare"), loaded.recipe.run
     evaluate = require(loaded.recipe.evaluate, "evaluate")
+    named = {*evaluate.encoders, *(system.name for system in evaluate.systems)}
+    if twice := sorted(named & {variant.name for variant in table.variant}):
+        raise RecipeError(f"variant {twice[0]!r} has the name of a system in [evaluate]")
     recipes = run_table.folder / "recipes"
     found = list(cells(table, run_table))
     for cell in found:  # all of them before the first, which may take hours, begins
@@ -69,8 +73,8 @@ def run(loaded: LoadedRecipe) -> None:
         encoders.setdefault(cell.variant, []).append(str(cell.encoder))
     measured = evaluate.model_dump(mode="json", exclude_none=True)
     measured["encoders"] |= encoders
-    named = run_table.model_dump(mode="json")
-    _write(recipes / "evaluate.toml", {"run": named, "evaluate": measured})
+    run_keys = run_table.model_dump(mode="json")
+    _write(recipes / "evaluate.toml", {"run": run_keys, "evaluate": measured})
     _call("evaluate", recipes / "evaluate.toml")
 
 

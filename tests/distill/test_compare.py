@@ -109,6 +109,15 @@ def test_nothing_is_trained_when_one_variant_is_no_recipe(
     assert not (tmp_path / "run/cells").exists()
 
 
+def test_a_variant_does_not_stand_in_for_another_system(
+    tables: dict[str, dict], tmp_path: Path
+) -> None:
+    tables["compare"]["variant"][1]["name"] = "teacher"
+    with pytest.raises(RecipeError, match=r"variant 'teacher' has the name of a system"):
+        run(tables, tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_that_fails_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(CompareError, match=r"bends cell\.toml ended with 2"):
         compare._call("bends", Path("cell.toml"))

@@ -9,6 +9,7 @@ summary.json, evaluation.md and heatmap.png. The folder `model_dir` is told what
 manifest and CARD.md.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -169,6 +170,14 @@ def _means(system: System) -> Results:
     return {name: system.scores(name) for run in system.runs for name in run}
 
 
+def _defined(results: Results) -> Results:
+    """A manifest holds numbers alone: a correlation with scores that are all alike is none."""
+    return {
+        name: {language: score for language, score in scores.items() if math.isfinite(score)}
+        for name, scores in results.items()
+    }
+
+
 def _write_json(path: Path, content: object) -> None:
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
     path.write_bytes(orjson.dumps(content, option=options))
@@ -177,7 +186,7 @@ def _write_json(path: Path, content: object) -> None:
 def _tell(model_dir: Path, evaluation: Evaluation, table: EvaluateTable, *, threads: int) -> None:
     """Put scores into the folder's manifest, and write its card."""
     manifest = load_manifest(model_dir)
-    metrics = {name: _means(evaluation.system(name)) for name in _served(table)}
+    metrics = {name: _defined(_means(evaluation.system(name))) for name in _served(table)}
     provenance = manifest.provenance.model_copy(update={"metrics": metrics})
     manifest = manifest.model_copy(update={"provenance": provenance})
     save_manifest(model_dir, manifest)

@@ -41,7 +41,8 @@ def _draw(panel: Axes, title: str, systems: Mapping[str, Scores], languages: Seq
     grid = np.array(
         [[scores.get(language, np.nan) for language in languages] for scores in systems.values()]
     )
-    low, high = np.nanmin(grid), np.nanmax(grid)
+    known = grid[~np.isnan(grid)]
+    low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
     panel.imshow(grid, cmap="viridis", vmin=low, vmax=high, aspect="auto")
     panel.set_title(title, fontsize=8, loc="left")
     panel.set_xticks(range(len(languages)), labels=list(languages), fontsize=7)

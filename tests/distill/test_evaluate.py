@@ -145,6 +145,20 @@ def test_an_encoder_without_heads_is_measured_without_them(
     assert "sentiment" not in evaluation["fp32"]
 
 
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+def test_a_score_that_is_undefined_does_not_damage_the_folder(
+    model_dir: Path, teacher: Path, data: Path, tmp_path: Path
+) -> None:
+    alike = {"sentence1": ["hund"] * 2, "sentence2": ["dog", "katt"], "score": [3.0, 3.0]}
+    pa.parquet.write_table(pa.table(alike | {"split": ["dev"] * 2}), data / "stsb" / "sv.parquet")
+    table = evaluate_table(model_dir, teacher, data, tmp_path / "report")
+    run(recipe(tmp_path / "run", evaluate=table))
+    found = load_manifest(model_dir).provenance.metrics["fp32"]
+    assert found["sts"] == {}
+    assert found["tatoeba_to_english"] == {"sv": 1.0}
+    assert "| sv | nan | nan |" in (tmp_path / "report" / "evaluation.md").read_text()
+
+
 def test_an_evaluation_of_nothing_says_so(world: World, data: Path, tmp_path: Path) -> None:
     table = {
         "encoders": {"teacher": str(world.teacher)},

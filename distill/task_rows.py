@@ -42,7 +42,13 @@ def read_task(
     """
     train = read_labelled(data)
     if isinstance(development, HeldOutTable):
+        known = train.known
         train, held_out = _parted(train, development.share, seed=seed, path=data.path)
+        if gone := sorted(set(known) - set(train.known)):
+            raise CorpusError(
+                f"{data.path}: a share of {development.share} holds out every row of label "
+                f"{gone[0]!r}; hold out fewer rows, or others by another seed of the run"
+            )
     else:
         held_out = read_labelled(development)
     if len(train.known) < 2:

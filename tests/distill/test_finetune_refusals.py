@@ -21,9 +21,10 @@ from distill.finetune import run
 from distill.finetuning import FinetuneError
 from distill.labelled import read_labelled
 from distill.reading import CorpusError
-from distill.tables.finetune import TeacherTable
+from distill.tables.finetune import HeldOutTable, TeacherTable
 from distill.tables.labelled import LabelledTable
 from distill.task_kd import of_source_only
+from distill.task_rows import read_task
 from distill.teacher import EncoderError
 from distill.teaching import Taught, teach
 
@@ -38,6 +39,21 @@ def test_a_list_of_labels_with_a_hole_is_refused(tmp_path: Path) -> None:
     pa.parquet.write_table(pa.table({"text": ["one"], "label": [["a", None]]}), path)
     with pytest.raises(CorpusError, match=r"rows\.parquet: a list of 'label' holds a null"):
         read_labelled(LabelledTable.model_validate(rows_of(path)))
+
+
+def test_a_label_that_is_held_out_whole_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "one,a\n" * 4 + "two,b\n" * 4 + "three,rare\n")
+    data = LabelledTable.model_validate(rows_of(path))
+    said = []
+    for seed in range(20):
+        try:
+            task = read_task(data, HeldOutTable(share=0.3), problem="single", seed=seed)
+            assert task.labels == ("a", "b", "rare")
+        except CorpusError as error:
+            said.append(str(error))
+    assert 0 < len(said) < 20
+    assert {"holds out every row of label 'rare'" in each for each in said} == {True}
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(world: World, topics: Path, tmp_path: Path) -> None:

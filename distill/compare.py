@@ -53,7 +53,7 @@ def run(loaded: LoadedRecipe) -> None:
     Raises:
         RecipeError: the base cannot be read, or a variant of it is no recipe or is called as
             another system is that is measured.
-        CompareError: a run failed, and what is done stays done; or a folder is another recipe's.
+        CompareError: runs failed, and the others were measured; or a folder is another recipe's.
     """
     table, run_table = require(loaded.recipe.compare, "compare"), loaded.recipe.run
     evaluate = require(loaded.recipe.evaluate, "evaluate")
@@ -64,18 +64,22 @@ def run(loaded: LoadedRecipe) -> None:
     found = list(cells(table, run_table))
     for cell in found:  # all of them before the first, which may take hours, begins
         _prepare(cell, recipes)
-    for number, cell in enumerate(found, 1):
-        if not cell.encoder.is_dir():
-            Console().print(f"{number} of {len(found)}: {cell.name}")
-            _call("train", recipes / f"{cell.name}.toml")
+    failed = [cell.name for cell in found if not _trained(cell, recipes)]
     encoders: dict[str, list[str]] = {}
     for cell in found:
-        encoders.setdefault(cell.variant, []).append(str(cell.encoder))
+        if cell.name not in failed:
+            encoders.setdefault(cell.variant, []).append(str(cell.encoder))
     measured = evaluate.model_dump(mode="json", exclude_none=True)
     measured["encoders"] |= encoders
     run_keys = run_table.model_dump(mode="json")
     _write(recipes / "evaluate.toml", {"run": run_keys, "evaluate": measured})
-    _call("evaluate", recipes / "evaluate.toml")
+    if status := _call("evaluate", recipes / "evaluate.toml"):
+        raise CompareError(f"distill evaluate ended with {status}, see above")
+    if failed:
+        raise CompareError(
+            f"{len(failed)} of {len(found)} runs failed, see above, and the report is without "
+            f"them: {', '.join(failed)}; started again, the comparison goes on with them"
+        )
 
 
 def cells(table: CompareTable, run_table: RunTable) -> Iterator[Cell]:
@@ -121,12 +125,15 @@ def _write(file: Path, tables: Tables) -> None:
     file.write_text(tomli_w.dumps(tables), encoding="utf-8")
 
 
-def _call(verb: str, recipe: Path) -> None:
-    """In a process of its own: each run starts with fresh memory and random state."""
+def _trained(cell: Cell, recipes: Path) -> bool:
+    """Whether the cell is trained, by now or before; one that diverges must not stop the others."""
+    if cell.encoder.is_dir():
+        return True
+    Console().print(cell.name)
+    return _call("train", recipes / f"{cell.name}.toml") == 0
+
+
+def _call(verb: str, recipe: Path) -> int:
+    """Its status. In a process of its own: each run starts with fresh memory and random state."""
     command = [sys.executable, "-m", "app.cli", "distill", verb, str(recipe)]
-    status = subprocess.run(command, check=False).returncode
-    if status:
-        raise CompareError(
-            f"distill {verb} {recipe} ended with {status}, see above; started again, the "
-            "comparison goes on there"
-        )
+    return subprocess.run(command, check=False).returncode

@@ -1,4 +1,5 @@
 import importlib
+import tomllib
 from pathlib import Path
 
 import orjson
@@ -63,8 +64,9 @@ def run(tables: dict[str, dict], tmp_path: Path) -> None:
 def test_every_variant_is_trained_with_every_seed_and_measured(
     tables: dict[str, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def call_here(verb: str, file: Path) -> None:
+    def call_here(verb: str, file: Path) -> int:
         importlib.import_module(f"distill.{verb}").run(load_recipe(file))
+        return 0
 
     monkeypatch.setattr(compare, "_call", call_here)  # a process of its own takes seconds to start
     run(tables, tmp_path)
@@ -79,7 +81,7 @@ def test_every_variant_is_trained_with_every_seed_and_measured(
     assert first != second
 
     called: list[str] = []
-    monkeypatch.setattr(compare, "_call", lambda verb, recipe: called.append(verb))
+    monkeypatch.setattr(compare, "_call", lambda verb, recipe: called.append(verb) or 0)
     run(tables, tmp_path)
     assert called == ["evaluate"]
     tables["compare"]["train"]["steps"] = 4
@@ -118,9 +120,29 @@ def test_a_variant_does_not_stand_in_for_another_system(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_fails_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(CompareError, match=r"bends cell\.toml ended with 2"):
-        compare._call("bends", Path("cell.toml"))
+def test_runs_that_fail_are_named_and_the_others_are_measured(
+    tables: dict[str, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+
+    def call(verb: str, file: Path) -> int:
+        called.append(file.stem)
+        if verb == "train" and file.stem != "bottom-2":
+            (tmp_path / "run/cells" / file.stem / "encoder").mkdir(parents=True)
+        return int(file.stem == "bottom-2")
+
+    monkeypatch.setattr(compare, "_call", call)
+    with pytest.raises(CompareError, match=r"1 of 4 runs failed.*without them: bottom-2;"):
+        run(tables, tmp_path)
+    assert called == ["bottom-1", "random-1", "bottom-2", "random-2", "evaluate"]
+    measured = tomllib.loads((tmp_path / "run/recipes/evaluate.toml").read_text())["evaluate"]
+    assert [len(measured["encoders"][name]) for name in ("bottom", "random")] == [1, 2]
+
+
+def test_a_verb_is_called_in_a_process_and_its_status_told(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert compare._call("bends", Path("cell.toml")) == 2
     assert "bends" in capfd.readouterr().err
 
 

@@ -63,6 +63,7 @@ class Reader:
         self.encoder = load_teacher(str(folder))
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(self.encoder.config.max_position_embeddings)
 
     def pieces(self, text: str) -> list[str]:
         found: list[str] = self.tokenizer.encode(text).tokens

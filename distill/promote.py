@@ -126,6 +126,8 @@ def _evaluation(path: Path) -> Evaluation:
 def _put(candidate: Path, folder: Path) -> None:
     partial, former = (folder.with_name(folder.name + end) for end in (".partial", ".former"))
     shutil.rmtree(partial, ignore_errors=True)
+    if former.exists() and not folder.exists():  # killed between the two renames below
+        former.rename(folder)
     shutil.rmtree(former, ignore_errors=True)
     try:
         shutil.copytree(candidate, partial)

@@ -179,13 +179,16 @@ def test_a_candidate_that_was_altered_or_is_none_is_refused(place: Path) -> None
         table(place, folder=place / "candidate")
 
 
+@pytest.mark.parametrize("killed_before", [False, True])
 def test_a_place_that_cannot_be_written_leaves_what_was_there(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, monkeypatch: pytest.MonkeyPatch, killed_before: bool
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     before = contents(place)
+    if killed_before:
+        (place / "model").rename(place / "model.former")
     monkeypatch.setattr(shutil, "copytree", full)
     with pytest.raises(OSError, match="No space left"):
         promote(table(place))

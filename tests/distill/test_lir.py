@@ -1,7 +1,9 @@
 """Language information removal: what is found, what is left, and what a folder then serves."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -11,7 +13,7 @@ import pytest
 from tiny_encoder import TEXTS, write_encoder_with_heads
 from tiny_world import FOREIGN, WORDS, World, recipe, sentences
 
-from app.runtime.artifact import Tolerance, load_manifest, save_manifest
+from app.runtime.artifact import ClassificationTask, Tolerance, load_manifest, save_manifest
 from app.runtime.outputs import Floats, unit_vectors
 from app.runtime.session import StudentSession
 from app.runtime.tokenizer import Tokenizer
@@ -260,6 +262,39 @@ def test_scores_are_those_of_what_is_left(world: World, model_dir: Path, tmp_pat
         cosines = english @ vector / np.linalg.norm(english, axis=1)
         right += int(cosines.argmax() == row)
     assert scores["of each, 1"].to_source["de"] == pytest.approx(right / len(german))
+
+
+class Spoken:
+    """An encoder that knows each sentence's vector."""
+
+    tasks: ClassVar[dict[str, ClassificationTask]] = {}
+
+    def __init__(self, vectors: dict[str, Floats]) -> None:
+        self._vectors = {
+            text: row
+            for language, rows in vectors.items()
+            for text, row in zip(sentences(language), rows, strict=True)
+        }
+
+    def outputs(self, texts: Sequence[str]) -> dict[str, Floats]:
+        return {"pooled": np.stack([self._vectors[text] for text in texts])}
+
+
+def test_each_side_of_a_pair_loses_its_own_language(
+    world: World, model_dir: Path, tmp_path: Path
+) -> None:
+    """English goes astray along an axis that is its own; German has a little of it."""
+    settings = lir_tables(world, tmp_path, model_dir)["measure"] | {"languages": ["en", "de"]}
+    axis = np.eye(WIDTH, dtype=np.float32)
+    german = some(len(sentences("de")))
+    german[:, 30:] = (0, 0.5)
+    english = german.copy()
+    english[:, 31] = np.random.default_rng(1).uniform(-3, 3, len(english))
+    of_each = Directions({"en": axis[:, 31:], "de": axis[:, 30:31]}, axis[:, :1])
+    encoder = Spoken({"de": german, "en": english})
+    found = lir.scores(encoder, MeasureTable.model_validate(settings), of_each)
+    assert found["of each, 1"].to_source["de"] == found["of each, 1"].from_source["de"] == 1
+    assert found["as it is"].to_source["de"] < 0.9
 
 
 def test_bad_input_is_named(world: World, model_dir: Path, tmp_path: Path) -> None:

@@ -227,6 +227,28 @@ def test_taking_rounding_out_leaves_plain_layers_with_their_weights(tmp_path: Pa
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
+def test_padding_has_no_say_in_the_first_steps(tmp_path: Path) -> None:
+    folder = str(write_encoder(tmp_path / "encoder"))
+    tokens = tokenize(tiny_tokenizer(), TEXTS[1:2])
+    padding = torch.zeros(1, 30, dtype=torch.long)
+    padded = Tokens(
+        torch.cat([tokens.ids, padding], dim=1), torch.cat([tokens.mask, padding.bool()], dim=1)
+    )
+    sizes = []
+    for batch in (tokens, padded):
+        encoder = load_encoder(folder).eval()
+        attach(encoder, [batch], largest=127, cut=0.0)
+        sizes.append([product.scale for product in detach(encoder)])
+    assert sizes[0] == pytest.approx(sizes[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(("variant", "largest"), [("int8-avx2", 63), ("int8-vnni", 127)])
+def test_weights_have_the_bits_of_their_variant(hard: Path, variant: str, largest: int) -> None:
+    _, encoder = next(qat.learn_rounding(table(hard, variant=variant), batches()))
+    for product in detach(encoder):
+        assert product.weight.int().abs().max() == largest
+
+
 def under_rounding(plain: Path) -> tuple[np.ndarray, onnx.ModelProto, list[Learned]]:
     """What torch says of TEXTS under rounding, and what a graph is made from."""
     encoder = load_encoder(str(plain / "encoder")).eval()

@@ -120,6 +120,14 @@ def test_the_report_counts_what_is_cut_otherwise(world: World, tmp_path: Path) -
     assert 0.05 < strict.changed["de"] <= 1
 
 
+def test_no_more_texts_are_read_than_asked(world: World, tmp_path: Path) -> None:
+    one, many = (
+        verb.trim(table(world, tmp_path / str(n), texts_per_language=n, min_share=0.0), seed=1)
+        for n in (1, 50)
+    )
+    assert one.after.pieces < many.after.pieces
+
+
 def test_a_token_that_moved_counts_as_changed() -> None:
     from tokenizers import models
 

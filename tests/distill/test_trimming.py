@@ -205,3 +205,12 @@ def test_characters_of_the_languages_stay_whatever_the_share(kind: str) -> None:
 
 def test_every_byte_stays() -> None:
     assert set(pre_tokenizers.ByteLevel.alphabet()) <= needed("bytes", ["de"], 1.0)
+
+
+def test_what_any_text_may_hold_stays_though_none_of_these_did() -> None:
+    always, others = ["7", "##7", "!", "€", "<0x0A>"], ["z", "##z", "77"]
+    pieces = ["[UNK]", "a", *always, *others]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    found = needed_pieces(tokenizer, {"en": ["a"]}, min_share=0.5)
+    assert {pieces[index] for index in found} == {"a", *always}

@@ -162,4 +162,8 @@ def test_what_is_unusable_is_not_kept(
 
     with pytest.raises(VariantError):
         student.widen(opened)
+    sick = open_session()
+    sick._session = Dead()
+    with pytest.raises(InferenceError):
+        student.widen(lambda: sick)
     assert student.run(tokenizer.encode(["hund"], truncate=False))

@@ -11,7 +11,7 @@ import typer
 from app.errors import LightMBERTError
 
 VERBS = (
-    ("tokenizer", "Train a Unigram tokenizer on text of many languages."),
+    ("tokenizer", "Train a tokenizer on text of many languages."),
     ("align", "Learn a multilingual embedding table in an English encoder's input space."),
     ("plan", "Tell what training will cost, before anything is loaded."),
     ("train", "Train a student from its teacher, or a teacher from translations."),

@@ -101,7 +101,7 @@ class Service:
             )
         finally:
             self.settled.set()
-        give_back()
+        await asyncio.to_thread(give_back)
         await self._widen()
 
     async def _widen(self) -> None:
@@ -111,7 +111,7 @@ class Service:
                 await self.leaving.wait()
         if self.ready and not self.leaving.is_set() and self._engine is not None:
             await asyncio.to_thread(self._engine.widen)
-            give_back()
+            await asyncio.to_thread(give_back)
 
     def enter(self) -> None:
         """A request has begun."""

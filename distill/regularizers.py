@@ -6,9 +6,8 @@ noise only hurts.
 """
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from functools import partial, wraps
-from types import TracebackType
+from contextlib import ExitStack, contextmanager
+from functools import wraps
 
 import numpy as np
 import torch
@@ -38,26 +37,11 @@ def r_drop_loss(logits_a: Tensor, logits_b: Tensor) -> Tensor:
     return ((a.exp() - b.exp()) * (a - b)).sum(-1).mean() / 2
 
 
-class _Installed:
+class _Installed(ExitStack):
     """Changes to an encoder that are taken back by `remove`, or at the end of a `with`."""
 
-    def __init__(self) -> None:
-        self._undo: list[Callable[[], object]] = []
-
     def remove(self) -> None:
-        while self._undo:
-            self._undo.pop()()
-
-    def __enter__(self) -> "_Installed":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.remove()
+        self.close()
 
 
 class LayerDrop(_Installed):
@@ -72,7 +56,7 @@ class LayerDrop(_Installed):
         _check_probability(probability)
         for layer in anatomy(encoder).layers:
             layer.forward = _skipping(layer, probability)
-            self._undo.append(partial(layer.__dict__.pop, "forward"))
+            self.callback(layer.__dict__.pop, "forward")
 
 
 def _skipping(layer: nn.Module, probability: float) -> Callable[..., object]:
@@ -105,14 +89,14 @@ class FeatureDrop(_Installed):
         parts = anatomy(encoder)
         self._probability = probability
         for number, layer in enumerate(parts.layers, start=1):
-            self._undo += _set_rates(layer, probability)
+            _set_rates(self, layer, probability)
             for projected in parts.projections.get(number, ()):
                 self._keep(projected.register_forward_hook(self._drop_output))
             for linear in _closing(layer, parts.width):
                 self._keep(linear.register_forward_pre_hook(self._drop_input))
 
     def _keep(self, handle: RemovableHandle) -> None:
-        self._undo.append(handle.remove)
+        self.callback(handle.remove)
 
     def _drop_output(self, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
         return F.dropout(output, self._probability, module.training)
@@ -121,15 +105,13 @@ class FeatureDrop(_Installed):
         return F.dropout(inputs[0], self._probability, module.training)
 
 
-def _set_rates(within: nn.Module, probability: float) -> list[Callable[[], object]]:
-    """Give every dropout inside a module this probability; what takes that back."""
-    undo: list[Callable[[], object]] = []
+def _set_rates(changes: ExitStack, within: nn.Module, probability: float) -> None:
+    """Give every dropout inside a module this probability until the changes are taken back."""
     for module in within.modules():
         names = [name for name in RATES if isinstance(getattr(module, name, None), float)]
         for name in names + ["p"] * isinstance(module, nn.Dropout):
-            undo.append(partial(setattr, module, name, getattr(module, name)))
+            changes.callback(setattr, module, name, getattr(module, name))
             setattr(module, name, probability)
-    return undo
 
 
 def _closing(layer: nn.Module, width: int) -> list[nn.Linear]:
@@ -156,12 +138,9 @@ def _check_probability(probability: float) -> None:
 @contextmanager
 def dropout_at(module: nn.Module, probability: float) -> Iterator[None]:
     """Give every dropout inside a module this probability for a while: another view of a text."""
-    undo = _set_rates(module, probability)
-    try:
+    with ExitStack() as changes:
+        _set_rates(changes, module, probability)
         yield
-    finally:
-        for take_back in undo:
-            take_back()
 
 
 def kept_positions(

@@ -9,6 +9,8 @@ from distill.suite import Evaluation, System, meaning
 from distill.tables.evaluate import EvaluateTable
 
 SummaryJson = dict[str, dict[str, dict[str, float | None]]]
+RowsOf = Callable[[Evaluation, str, EvaluateTable], list[tuple[str, ...]]]
+"""Rows of a benchmark's table."""
 
 
 @dataclass(frozen=True)
@@ -125,28 +127,23 @@ def summary_json(evaluation: Evaluation, table: EvaluateTable) -> dict[str, Summ
 
 def tables(evaluation: Evaluation, table: EvaluateTable) -> str:
     """Markdown: one table per benchmark, a column per system."""
-    header = ["language", *(system.name for system in evaluation.systems)]
-    return (
-        "\n\n".join(
-            f"### {meaning(benchmark, table)}\n\n"
-            + markdown(header, summary_rows(evaluation, benchmark, table))
-            for benchmark in evaluation.benchmarks
-        )
-        + "\n"
-    )
+    return _sections(evaluation, table, summary_rows)
 
 
 def retention_tables(evaluation: Evaluation, table: EvaluateTable) -> str:
     """Markdown: retention above chance of each language, one table per benchmark."""
+    told = f": share of {table.teacher} above chance"
+    return _sections(evaluation, table, retention_rows, told=told)
+
+
+def _sections(evaluation: Evaluation, table: EvaluateTable, rows: RowsOf, *, told: str = "") -> str:
     header = ["language", *(system.name for system in evaluation.systems)]
-    return (
-        "\n\n".join(
-            f"### {meaning(benchmark, table)}: share of {table.teacher} above chance\n\n"
-            + markdown(header, retention_rows(evaluation, benchmark, table))
-            for benchmark in evaluation.benchmarks
-        )
-        + "\n"
+    sections = (
+        f"### {meaning(benchmark, table)}{told}\n\n"
+        + markdown(header, rows(evaluation, benchmark, table))
+        for benchmark in evaluation.benchmarks
     )
+    return "\n\n".join(sections) + "\n"
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

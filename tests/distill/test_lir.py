@@ -10,17 +10,17 @@ import onnx
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from tiny_encoder import TEXTS, write_encoder_with_heads
+from tiny_encoder import TEXTS
+from tiny_model import write_model_dir
 from tiny_world import FOREIGN, WORDS, World, recipe, sentences
 
-from app.runtime.artifact import ClassificationTask, Tolerance, load_manifest, save_manifest
+from app.runtime.artifact import ClassificationTask, load_manifest, save_manifest
 from app.runtime.outputs import Floats, unit_vectors
 from app.runtime.session import StudentSession
 from app.runtime.tokenizer import Tokenizer
 from distill import lir
 from distill.config import RecipeError
 from distill.encoders import TorchEncoder, embeddings
-from distill.export import Card, export_student
 from distill.int8 import int8
 from distill.languages import (
     Directions,
@@ -34,7 +34,6 @@ from distill.languages import (
 )
 from distill.padding import with_padding
 from distill.parity import ParityError
-from distill.quantize import quantize_student
 from distill.tables.lir import ApplyTable, FitTable, MeasureTable
 
 WIDTH = 32
@@ -117,19 +116,7 @@ def test_directions_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("lir")
-    card = Card("tiny", "1", "Apache-2.0", ("en",), 48, TEXTS, "r.toml", "0" * 64)
-    encoder = write_encoder_with_heads(root / "encoder")
-    export_student(encoder, root / "model", card=card, min_cosine=0.9999)
-    loose = Tolerance(min_cosine=0.9, max_probability_error=0.5)
-    quantize_student(
-        root / "model",
-        tolerances={"int8-avx2": loose, "fp16": loose},
-        calibration=TEXTS,
-        texts=TEXTS,
-        keep_fp32=True,
-    )
-    return root / "model"
+    return write_model_dir(tmp_path_factory.mktemp("lir"))
 
 
 def table(model_dir: Path, folder: Path, **changes: object) -> ApplyTable:

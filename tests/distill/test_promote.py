@@ -6,15 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_encoder import TEXTS, write_encoder_with_heads
+from tiny_model import write_model_dir
 from tiny_world import recipe
 
 from app.errors import ManifestError
-from app.runtime.artifact import Tolerance, load_manifest, save_manifest
+from app.runtime.artifact import load_manifest, save_manifest
 from distill import promote as verb
-from distill.export import Card, export_student
 from distill.promote import PromotionError, promote
-from distill.quantize import quantize_student
 from distill.tables.promote import PromoteTable
 
 SCORES = {"topic": {"en": 0.80, "sw": 0.60}, "tatoeba_to_english": {"sw": 0.70}}
@@ -23,19 +21,7 @@ SCORES = {"topic": {"en": 0.80, "sw": 0.60}, "tatoeba_to_english": {"sw": 0.70}}
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A candidate with three variants."""
-    root = tmp_path_factory.mktemp("promote")
-    card = Card("tiny", "2", "Apache-2.0", ("en",), 48, TEXTS, "r.toml", "0" * 64)
-    encoder = write_encoder_with_heads(root / "encoder")
-    export_student(encoder, root / "model", card=card, min_cosine=0.9999)
-    loose = Tolerance(min_cosine=0.9, max_probability_error=0.5)
-    quantize_student(
-        root / "model",
-        tolerances={"int8-avx2": loose, "fp16": loose},
-        calibration=TEXTS,
-        texts=TEXTS,
-        keep_fp32=True,
-    )
-    return root / "model"
+    return write_model_dir(tmp_path_factory.mktemp("promote"), revision="2")
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ LightMBERTError
 │   ├── MalformedBodyError  … the body is not JSON
 │   ├── UnknownTaskError    … the model has no head of that name
 │   └── UnknownModelError   … no model of that name is served here
+├── UnauthorizedError       the caller carries no key that is known here
+├── ForbiddenError          no key opens this
 ├── OverloadedError         the queue is full, or the wait too long; retry later
 ├── DeadlineExceededError   the caller's own deadline passed before the answer
 ├── NotReadyError           the model is loading or the service is shutting down
@@ -125,6 +127,21 @@ class UnknownModelError(InputError):
             f"model {shortened(model)!r} is not served here; served: {', '.join(known)}",
             param="model",
         )
+
+
+class UnauthorizedError(LightMBERTError):
+    """The caller carries no key that is known here."""
+
+    code = "unauthorized"
+
+    def __init__(self) -> None:
+        super().__init__("a valid key is needed: Authorization: Bearer <key>")
+
+
+class ForbiddenError(LightMBERTError):
+    """Nobody may do this here."""
+
+    code = "forbidden"
 
 
 class OverloadedError(LightMBERTError):

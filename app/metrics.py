@@ -23,7 +23,7 @@ from app.shared_metrics import registry_of_all
 
 ROUTES = ("/embed", "/classify")
 EMBED_TASK = "embed"
-STATUSES = ("200", "400", "405", "413", "422", "429", "499", "500", "503", "504")
+STATUSES = ("200", "400", "401", "403", "405", "413", "422", "429", "499", "500", "503", "504")
 """What the two routes answer; 499 stands for a caller who hung up before the answer."""
 Priority = Literal["interactive", "bulk"]
 """The class of a request, see `app.fairness`."""

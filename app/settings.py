@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.runtime.cpus import allowed_cpus
@@ -48,6 +48,9 @@ def _affordable(workers: int) -> int:
     if workers > (cpus := allowed_cpus()):
         raise ValueError(f"at most {cpus}, one for each CPU that this process may use")
     return workers
+
+
+Key = Annotated[SecretStr, Field(min_length=1)]
 
 
 class Settings(BaseSettings):
@@ -131,6 +134,12 @@ class Settings(BaseSettings):
 
     drain_timeout_s: Annotated[float, Field(ge=0)] = 10.0
     """Seconds to finish accepted requests in, after `drain_delay_s`."""
+
+    api_key: Key | None = None
+    """If set, requests for work must carry it, or the other: `Authorization: Bearer <key>`."""
+
+    admin_key: Key | None = None
+    """Opens the routes that change what is served; without it they are closed."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -18,6 +18,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
 
+from pydantic import SecretStr
+
 from app import shared_metrics
 from app.handover import ENDED, FULL, READY, UNREADY, hand_over
 from app.settings import PREFIX, Settings
@@ -167,6 +169,11 @@ class Supervisor:
     def _environment(self) -> dict[str, str]:
         """What was set, the way it is set; what follows from the CPUs is for the worker to say."""
         given = self._settings.model_dump(mode="json", exclude_unset=True)
+        given |= {  # a dump hides them, as a log should
+            name: secret.get_secret_value()
+            for name in given
+            if isinstance(secret := getattr(self._settings, name), SecretStr)
+        }
         variables = {PREFIX + name.upper(): str(value) for name, value in given.items()}
         return variables | {shared_metrics.FOLDER: str(self._folder)}
 

@@ -27,6 +27,8 @@ STATUS_BY_ERROR: dict[type[LightMBERTError], int] = {
     errors.MalformedBodyError: 400,
     errors.UnknownTaskError: 422,
     errors.UnknownModelError: 422,
+    errors.UnauthorizedError: 401,
+    errors.ForbiddenError: 403,
     errors.OverloadedError: 429,
     errors.DeadlineExceededError: 504,
     errors.NotReadyError: 503,
@@ -116,6 +118,8 @@ def _on_our_error(request: Request, error: Exception) -> Response:
     _count(request, error.code)
     status = STATUS_BY_ERROR[type(error)]
     headers: dict[str, str] = {}
+    if isinstance(error, errors.UnauthorizedError):
+        headers["www_authenticate"] = "Bearer"
     if isinstance(error, errors.OverloadedError | errors.NotReadyError):
         seconds = getattr(error, "retry_after_s", NOT_READY_RETRY_S)
         headers["retry_after"] = str(max(1, math.ceil(seconds)))

@@ -17,7 +17,7 @@ from pydantic import (
 
 from app.api.answers import Encoding, answer, classify_json, embed_json
 from app.api.openapi import documented
-from app.api.requests import admitted, body_of, unless_gone
+from app.api.requests import admitted, body_of, engine_for, unless_gone
 from app.postprocess import DType, Output
 
 router = APIRouter(tags=["native"])
@@ -148,9 +148,9 @@ CLASSIFY_EXAMPLES: dict[str, dict[str, Any]] = {
 @router.post("/embed", **documented(EmbedRequest, EmbedResponse, examples=EMBED_EXAMPLES))
 async def embed(request: Request) -> Response:
     """Embed texts: vectors whose cosine says how close two texts are, across languages."""
-    engine, terms = admitted(request)
+    terms = admitted(request)
     body = await body_of(request, EmbedRequest)
-    engine.check_model(body.model)
+    engine = engine_for(request, body.model)
     work = engine.embed(
         body.texts,
         dimensions=body.dimensions,
@@ -172,9 +172,9 @@ async def embed(request: Request) -> Response:
 )
 async def classify(request: Request) -> Response:
     """Classify texts, or pairs of texts, by one of the model's heads."""
-    engine, terms = admitted(request)
+    terms = admitted(request)
     body = await body_of(request, ClassifyRequest)
-    engine.check_model(body.model)
+    engine = engine_for(request, body.model)
     work = engine.classify(
         body.texts,
         task=body.task,

@@ -10,6 +10,8 @@ from app.metrics import PRIORITIES
 
 _ERRORS = {
     400: ("malformed_body", "Invalid JSON: expected value at line 1 column 1", None),
+    401: ("unauthorized", "a valid key is needed: Authorization: Bearer <key>", None),
+    403: ("forbidden", "nobody may do this: LIGHTMBERT_ADMIN_KEY is not set", None),
     413: ("body_too_large", "the body is larger than 8388608 bytes", None),
     422: (
         "text_too_long",
@@ -22,8 +24,13 @@ _ERRORS = {
     503: ("not_ready", "the model is loading", None),
     504: ("deadline_exceeded", "there was no answer within the 200 ms that you set", None),
 }
+_WORK = [status for status in _ERRORS if status != 403]
+"""What a request for work may meet."""
+
 _MEANINGS = {
     400: "The body is not JSON.",
+    401: "A key is needed and was not carried (`LIGHTMBERT_API_KEY`).",
+    403: "No key opens this here (`LIGHTMBERT_ADMIN_KEY`).",
     413: "The body is larger than the limit in GET /info.",
     422: "A field is wrong; `param` names it.",
     429: "The answer would take too long. Come back after `Retry-After` seconds.",
@@ -62,7 +69,7 @@ def documented(
     ok = {"model": response, "description": "Results in the order of the texts."}
     return {
         "response_model": None,
-        "responses": {200: ok} | {status: documented_error(status) for status in _ERRORS},
+        "responses": {200: ok} | {status: documented_error(status) for status in _WORK},
         "openapi_extra": {
             "parameters": _PARAMETERS,
             "requestBody": {"required": True, "content": {"application/json": body}},

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from app.admission import Terms
 from app.api.errors import input_error
+from app.api.keys import require_key
 from app.api.terms import read_terms
 from app.engine import Engine
 from app.errors import BodyTooLargeError
@@ -41,21 +42,35 @@ ServiceDep = Annotated[Service, Depends(current_service)]
 EngineDep = Annotated[Engine, Depends(current_engine)]
 
 
-def admitted(request: Request) -> tuple[Engine, Terms]:
-    """The engine, and when the caller wants its answer; or an error before the body is read.
+def admitted(request: Request) -> Terms:
+    """When the caller wants its answer; or an error before the body is read.
 
     Raises:
+        UnauthorizedError: the caller carries no key where one is needed.
         NotReadyError: there is no engine now.
         OverloadedError: even one text would wait too long.
         InputError: a header is malformed.
     """
+    require_key(request)
     service: Service = request.app.state.service
     engine = service.engine
     terms = read_terms(request.headers, engine.settings)
     small = int(_announced(request) or _SMALL_BYTES) < _SMALL_BYTES
     assumed: Priority | None = "interactive" if small else None
     engine.check_load(terms if terms.priority else replace(terms, priority=assumed))
-    return engine, terms
+    return terms
+
+
+def engine_for(request: Request, model: str | None) -> Engine:
+    """The engine of the model that a body names, or of the only one.
+
+    Raises:
+        UnknownModelError, NotReadyError.
+    """
+    service: Service = request.app.state.service
+    engine = service.engine
+    engine.check_model(model)
+    return engine
 
 
 async def body_of(request: Request, model: type[BodyT]) -> BodyT:

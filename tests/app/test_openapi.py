@@ -9,7 +9,7 @@ from serving import serving
 from app.main import create_app
 from app.settings import Settings
 
-STATUSES = {"200", "400", "413", "422", "429", "500", "503", "504"}
+STATUSES = {"200", "400", "401", "413", "422", "429", "500", "503", "504"}
 
 
 @pytest.fixture(scope="module")

@@ -63,10 +63,11 @@ def embeddings(encoder: Encoder, texts: Sequence[Text]) -> Floats:
 
 
 class TorchEncoder:
-    """An encoder folder (or hub id) with its heads, in float32."""
+    """An encoder folder (or hub id) with its heads, in float32, on the GPU where there is one."""
 
     def __init__(self, folder: str | Path, *, max_tokens: int) -> None:
-        self._encoder = load_teacher(str(folder))
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._encoder = load_teacher(str(folder)).to(self._device)
         self._tokenizer = load_tokenizer(tokenizer_file(str(folder)), max_tokens=max_tokens)
         self._heads = load_heads(Path(folder))
         self.tasks = {task: head.as_task() for task, head in self._heads.items()}
@@ -76,8 +77,9 @@ class TorchEncoder:
 
     @torch.inference_mode()
     def _batch(self, texts: list[Text]) -> Outputs:
-        pooled = embed(self._encoder, inputs_of(read(self._tokenizer, texts)))
-        return {"pooled": pooled.numpy(), **logits_of(self._heads, pooled.numpy())}
+        inputs = inputs_of(read(self._tokenizer, texts)).to(self._device)
+        pooled = embed(self._encoder, inputs).cpu().numpy()
+        return {"pooled": pooled, **logits_of(self._heads, pooled)}
 
 
 class FolderEncoder:

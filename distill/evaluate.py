@@ -50,9 +50,10 @@ def run(loaded: LoadedRecipe) -> None:
 
             results |= run_tasks(name, encoder, table.mteb, source_language=table.source_language)
         runs.setdefault(name, []).append(results)
-    evaluation = Evaluation(
-        tuple(System(name, tuple(results)) for name, results in runs.items()), guesses
-    )
+        evaluation = Evaluation(
+            tuple(System(name, tuple(results)) for name, results in runs.items()), guesses
+        )
+        _write_scores(evaluation, table)  # each system may have taken hours
     _check_measured(evaluation, table)
     _print(evaluation, table)
     _write(evaluation, table)
@@ -148,10 +149,13 @@ def _print(evaluation: Evaluation, table: EvaluateTable) -> None:
         console.print(grid)
 
 
-def _write(evaluation: Evaluation, table: EvaluateTable) -> None:
+def _write_scores(evaluation: Evaluation, table: EvaluateTable) -> None:
     table.report.mkdir(parents=True, exist_ok=True)
     scores = {system.name: _means(system) for system in evaluation.systems}
     _write_json(table.report / "evaluation.json", scores)
+
+
+def _write(evaluation: Evaluation, table: EvaluateTable) -> None:
     _write_json(table.report / "summary.json", summary_json(evaluation, table))
     text = tables(evaluation, table) + "\n" + retention_tables(evaluation, table)
     (table.report / "evaluation.md").write_text(text, encoding="utf-8")

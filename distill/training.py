@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
 from tokenizers import Tokenizer
 from torch import nn
 
@@ -111,7 +111,16 @@ def prepare(loaded: LoadedRecipe) -> Run:
 
 
 def accelerator_of() -> Accelerator:
-    """One process or many, as the launcher says; the CPU where there is no GPU."""
+    """One process or many, as the launcher says; the CPU where there is no GPU.
+
+    Raises:
+        RecipeError: the launcher would split the student up, and checkpoints hold it whole.
+    """
+    for engine in ("FSDP", "DEEPSPEED"):
+        if parse_flag_from_env(f"ACCELERATE_USE_{engine}"):
+            raise RecipeError(
+                f"{engine} is not supported: a student fits on every device; launch with torchrun"
+            )
     return Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="no",  # the losses' own affair: forward in bf16, comparison in float32

@@ -15,9 +15,11 @@ from app.errors import ManifestError
 from app.runtime.artifact import load_manifest
 from distill.batches import load_tokenizer
 from distill.config import RecipeError
-from distill.encoders import FolderEncoder, TorchEncoder
+from distill.encoders import Encoder, FolderEncoder, TorchEncoder
 from distill.evaluate import run
 from distill.heads import Head, save_head
+from distill.suite import Results, measure
+from distill.tables.evaluate import EvaluateTable
 from distill.teacher import EncoderError
 
 ENGLISH = [("hund", "dog"), ("katt", "cat"), ("tax tax", "tax")]
@@ -143,6 +145,23 @@ def test_an_encoder_without_heads_is_measured_without_them(
     assert "topic" not in evaluation["teacher"]
     assert "topic" in evaluation["fp32"]
     assert "sentiment" not in evaluation["fp32"]
+
+
+def test_what_was_measured_is_kept_when_the_next_system_fails(
+    model_dir: Path, teacher: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_on_the_folder(encoder: Encoder, table: EvaluateTable) -> Results:
+        if isinstance(encoder, FolderEncoder):
+            raise KeyboardInterrupt
+        return measure(encoder, table)
+
+    monkeypatch.setattr("distill.evaluate.measure", fail_on_the_folder)
+    table = evaluate_table(model_dir, teacher, data, tmp_path / "report")
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe(tmp_path / "run", evaluate=table))
+    kept = orjson.loads((tmp_path / "report" / "evaluation.json").read_bytes())
+    assert list(kept) == ["teacher"]
+    assert kept["teacher"]["tatoeba_to_english"].keys() == {"sv"}
 
 
 @pytest.mark.filterwarnings("ignore:An input array is constant")

@@ -123,3 +123,12 @@ def test_any_weight_tells_an_encoder_from_another(world: World) -> None:
         with torch.no_grad():
             changed.get_parameter(name).mul_(1.01)
         assert fingerprint_of(changed) != first
+
+
+@pytest.mark.parametrize("engine", ["FSDP", "DEEPSPEED"])
+def test_a_launcher_that_splits_the_student_is_refused(
+    monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{engine}", "true")
+    with pytest.raises(RecipeError, match=f"{engine} is not supported: .* launch with torchrun"):
+        training.accelerator_of()

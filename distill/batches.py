@@ -47,6 +47,10 @@ class Tokens:
     ids: Tensor
     mask: Tensor
 
+    def every(self, step: int) -> "Tokens":
+        """Every so many-th text, from the first."""
+        return Tokens(self.ids[::step], self.mask[::step])
+
     def to(self, device: torch.device) -> "Tokens":
         return Tokens(self.ids.to(device), self.mask.to(device))
 

@@ -41,6 +41,7 @@ class Losses(nn.Module):
         }
         """What each term counts for, by the names that `forward` gives."""
         self._autocast = autocast
+        self._english_every = max(match.english_every for match in matches)
         self._teacher = (teacher,)  # a tuple, for a module would be held
         self._student_views = _Looking(
             student, [(match.student_reads, match.student_wants) for match in matches]
@@ -59,13 +60,19 @@ class Losses(nn.Module):
         with torch.no_grad(), self._autocast():
             teacher = self._teacher_views(batch, english=batch.teacher_english)
         with self._autocast():
-            student = self._student_views(batch, english=batch.english)
+            student = self._student_views(batch, english=self._english(batch))
         with without_autocast():
             return {
                 f"{kind}.{name}": term
                 for kind, match in self.matches.items()
                 for name, term in match(student, teacher, batch).items()
             }
+
+    def _english(self, batch: Batch) -> Tokens | None:
+        """What the student reads of the English, as the one match that asks for it says."""
+        if batch.english is None:
+            return None
+        return batch.english.every(self._english_every)
 
     def keep_targets(self, targets: Targets) -> None:
         """From now on ask the teacher only for embeddings that are not kept; matches see no more."""

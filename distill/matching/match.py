@@ -50,6 +50,9 @@ class Match(nn.Module):
     teacher_pooled: ClassVar[bool] = False
     """Looks at nothing of the teacher but its embedding of a text, `View.pooled`."""
 
+    english_every: int = 1
+    """The student reads the English of every so many-th pair."""
+
     student_wants: Wants
     teacher_wants: Wants
     weights: dict[str, float]

@@ -32,6 +32,7 @@ class SentenceMatch(Match):
             },
         )
         Refusals(self.kind, student, teacher).width("its embeddings must be as wide")
+        self.english_every = table.english_every
         self._temperature = table.contrastive_temperature
 
     def forward(self, student: Views, teacher: Views, batch: Batch) -> dict[str, Tensor]:
@@ -40,7 +41,7 @@ class SentenceMatch(Match):
         terms = {}
         if "distance" in self.weights:
             terms["distance"] = distance_loss(text, target)
-            terms["distance_english"] = distance_loss(english, target)
+            terms["distance_english"] = distance_loss(english, target[:: self.english_every])
         if "contrastive" in self.weights:
             terms["contrastive"] = contrastive_loss(text, target, temperature=self._temperature)
         return terms

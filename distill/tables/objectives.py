@@ -119,6 +119,9 @@ class SentenceTable(WeightedTable):
     distance_weight: NonNegativeFloat
     contrastive_weight: NonNegativeFloat
     contrastive_temperature: PositiveFloat
+    english_every: PositiveInt = 1
+    """The student reads the English of every so many-th pair, which it knows from the start if it
+    was made from the teacher's layers; the teacher reads that of all."""
 
 
 MinilmTable = Minilm1Table | Minilm2Table

@@ -341,6 +341,25 @@ def test_several_objectives_are_weighted_by_entry_and_term(world: World, batch: 
             torch.testing.assert_close(together[name], term)
 
 
+def test_the_english_of_every_other_pair_may_do(world: World, batch: Batch) -> None:
+    of_all, of_some = (
+        losses_of(world, SENTENCE | {"english_every": every})(batch) for every in (1, 2)
+    )
+    rows = range(0, len(batch.text.ids), 2)
+    assert batch.english is not None
+    assert batch.teacher_english is not None
+    chosen = replace(
+        batch,
+        text=batch.text.every(2),
+        english=Tokens(batch.english.ids[rows], batch.english.mask[rows]),
+        teacher_english=batch.teacher_english.every(2),
+    )
+    expected = losses_of(world, SENTENCE)(chosen)["sentence.distance_english"]
+    torch.testing.assert_close(of_some.pop("sentence.distance_english"), expected)
+    assert of_all.pop("sentence.distance_english") != expected
+    assert of_some == of_all
+
+
 def test_a_side_is_looked_at_only_as_far_as_something_reads_it_there(
     world: World, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:

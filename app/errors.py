@@ -26,6 +26,9 @@ The tree knows no HTTP: statuses are a table in `app.api`, and a test binds the 
 _MOST_SHOWN = 64
 """Characters of a caller's word that are repeated to it: as many as a name may have."""
 
+TRUNCATION_CURE = ". Shorten it, or send truncate=true to use its beginning"
+"""Left out where a caller cannot send that."""
+
 
 def shortened(word: str) -> str:
     """The word as an error repeats it: an error is no place for megabytes."""
@@ -36,6 +39,8 @@ class LightMBERTError(Exception):
     """Base of all. `code` is stable and machine-readable; `param` names the offending field."""
 
     code = "internal"
+    as_sent = False
+    """Whether `param` names a place as the caller wrote it, rather than in our own words."""
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -58,8 +63,7 @@ class TextTooLongError(InputError):
         self.index, self.tokens, self.limit, self.or_more = index, tokens, limit, or_more
         counted = f"at least {tokens}" if or_more else f"{tokens}"
         super().__init__(
-            f"texts[{index}] has {counted} tokens; this model accepts {limit}. "
-            "Shorten it, or send truncate=true to use its beginning",
+            f"texts[{index}] has {counted} tokens; this model accepts {limit}{TRUNCATION_CURE}",
             param=f"texts[{index}]",
         )
 

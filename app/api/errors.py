@@ -1,17 +1,17 @@
-"""The one place that knows both errors and statuses, and how an error looks on the wire."""
+"""The one place that knows both errors and statuses, and answers errors in the caller's dialect."""
 
 import logging
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app import errors
+from app.api.dialects import NATIVE, Dialect, Told, dialect_of
 from app.errors import LightMBERTError, shortened
 from app.service import Service
 
@@ -46,37 +46,15 @@ _MOST_ERRORS = 100
 """A body with more of them has that many unknown keys: its lists stop at their first error."""
 
 
-class ErrorDetail(BaseModel):
-    code: str
-    """Stable, for programs."""
-    message: str
-    """What was wrong, with the value, the limit and the place, for people."""
-    param: str | None = None
-    """The field at fault, such as `texts[3]`, where there is one."""
-
-
-class ErrorBody(BaseModel):
-    """Every answer that is not a 200."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    error: ErrorDetail
-
-
 def error_response(
-    status: int, code: str, message: str, param: str | None = None, **headers: str
+    told: Told, dialect: Dialect = NATIVE, headers: Mapping[str, str] | None = None
 ) -> Response:
-    detail = {"code": code, "message": message} | ({"param": param} if param else {})
-    return Response(
-        orjson.dumps({"error": detail}),
-        status,
-        {name.replace("_", "-"): value for name, value in headers.items()},
-        "application/json",
-    )
+    status, body = dialect.said(told)
+    return Response(orjson.dumps(body), status, dict(headers or {}), "application/json")
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error, the framework's own included, in our shape."""
+    """Answer every error, the framework's own included, in the caller's dialect."""
     app.add_exception_handler(LightMBERTError, _on_our_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientDisconnect, _on_hang_up)
@@ -99,7 +77,9 @@ def input_error(error: ValidationError) -> LightMBERTError:
     param = _path(first["loc"])
     message = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
     more = f" (and {len(others)} more)" if others else ""
-    return errors.InputError(f"{param or 'the body'}: {message}{more}", param=param)
+    found = errors.InputError(f"{param or 'the body'}: {message}{more}", param=param)
+    found.as_sent = True
+    return found
 
 
 def _path(location: Sequence[int | str]) -> str | None:
@@ -116,15 +96,15 @@ def _path(location: Sequence[int | str]) -> str | None:
 def _on_our_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, LightMBERTError), "registered for our errors only"
     _count(request, error.code)
-    status = STATUS_BY_ERROR[type(error)]
     headers: dict[str, str] = {}
     if isinstance(error, errors.UnauthorizedError):
-        headers["www_authenticate"] = "Bearer"
+        headers["www-authenticate"] = "Bearer"
     if isinstance(error, errors.OverloadedError | errors.NotReadyError):
         seconds = getattr(error, "retry_after_s", NOT_READY_RETRY_S)
-        headers["retry_after"] = str(max(1, math.ceil(seconds)))
-        headers["retry_after_ms"] = str(max(1, math.ceil(seconds * 1_000)))
-    return error_response(status, error.code, str(error), error.param, **headers)
+        headers["retry-after"] = str(max(1, math.ceil(seconds)))
+        headers["retry-after-ms"] = str(max(1, math.ceil(seconds * 1_000)))
+    told = Told(STATUS_BY_ERROR[type(error)], error.code, str(error), error.param, error.as_sent)
+    return error_response(told, dialect_of(request), headers)
 
 
 def _on_http_error(request: Request, error: Exception) -> Response:
@@ -134,8 +114,8 @@ def _on_http_error(request: Request, error: Exception) -> Response:
         404: ("not_found", f"there is no route {path}"),
         405: ("method_not_allowed", f"{path} does not answer {request.method}"),
     }.get(error.status_code, ("invalid_input", str(error.detail)))
-    headers: dict[str, Any] = dict(error.headers or {})
-    return error_response(error.status_code, code, message, **headers)
+    told = Told(error.status_code, code, message)
+    return error_response(told, dialect_of(request), error.headers)
 
 
 def _on_hang_up(request: Request, error: Exception) -> Response:
@@ -146,7 +126,8 @@ def _on_hang_up(request: Request, error: Exception) -> Response:
 def _on_bug(request: Request, error: Exception) -> Response:
     """An error nobody raised on purpose; the server logs where it came from."""
     _count(request, LightMBERTError.code)
-    return error_response(500, LightMBERTError.code, "an error inside the service; see its log")
+    told = Told(500, LightMBERTError.code, "an error inside the service; see its log")
+    return error_response(told, dialect_of(request))
 
 
 def _count(request: Request, code: str) -> None:

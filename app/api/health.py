@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict
 
+from app.api.dialects import Told
 from app.api.errors import error_response
 from app.api.openapi import documented_error
 from app.api.requests import EngineDep, ServiceDep
@@ -137,4 +138,4 @@ def _versions() -> dict[str, str]:
 
 
 def _unwell(state: str) -> Response:
-    return error_response(503, NotReadyError.code, state)
+    return error_response(Told(503, NotReadyError.code, state))

@@ -1,0 +1,98 @@
+"""How a contract tells an error: the status, the body, and its own word for what callers send.
+
+Errors are raised in our words (`texts[3]`, status 422). A contract that copies another server's
+says them as that server would, so that its clients read them.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict
+
+from app.errors import TRUNCATION_CURE
+
+
+@dataclass(frozen=True)
+class Told:
+    """An error in our words."""
+
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+    as_sent: bool = False
+    """Whether `param` is a place in the body as the caller sent it; else it is our name of one."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One contract's way of telling errors."""
+
+    tell: Callable[[Told], tuple[int, dict[str, Any]]]
+    """The status and the JSON body."""
+    error_body: type[BaseModel]
+    """The schema of that body."""
+    place: Callable[[str], str] = str
+    """Our name of a place in a request, such as `texts[3]`, to the contract's."""
+    truncates: bool = True
+    """Whether its callers can ask to have a long text cut."""
+
+    def said(self, told: Told) -> tuple[int, dict[str, Any]]:
+        """The error in this dialect: places renamed, no cure that its callers cannot use."""
+        message, param = told.message, told.param
+        if not self.truncates:
+            message = message.removesuffix(TRUNCATION_CURE)
+        if param is not None and not told.as_sent:
+            param = self.place(param)
+            message = message.replace(told.param or "", param, 1)
+        return self.tell(replace(told, message=message, param=param))
+
+
+class ErrorDetail(BaseModel):
+    code: str
+    """Stable, for programs."""
+    message: str
+    """What was wrong, with the value, the limit and the place, for people."""
+    param: str | None = None
+    """The field at fault, such as `texts[3]`, where there is one."""
+
+
+class ErrorBody(BaseModel):
+    """Every answer that is not a 200."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    error: ErrorDetail
+
+
+def _as_it_is(told: Told) -> tuple[int, dict[str, Any]]:
+    detail = {"code": told.code, "message": told.message}
+    return told.status, {"error": detail | ({"param": told.param} if told.param else {})}
+
+
+NATIVE = Dialect(_as_it_is, ErrorBody)
+
+
+def renamed(field: str) -> Callable[[str], str]:
+    """A `place` for contracts in which texts lie in a field of another name."""
+    return lambda place: place.replace("texts", field, 1) if place.startswith("texts") else place
+
+
+def dialect_of(request: Request) -> Dialect:
+    """What the handler has found the caller to speak; before that, what is spoken at that path."""
+    found: Dialect | None = request.scope.get("state", {}).get("dialect")
+    if found is not None:
+        return found
+    by_path: dict[str, Dialect] = request.app.state.dialects
+    return by_path.get(request.url.path, NATIVE)
+
+
+def spoken(dialect: Dialect) -> Callable[[Request], Awaitable[None]]:
+    """A dependency for routers whose paths hold variables."""
+
+    async def speak(request: Request) -> None:
+        request.state.dialect = dialect
+
+    return speak

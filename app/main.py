@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import errors, health, native
+from app.api import errors, health, native, openai
 from app.api.watch import Watch
 from app.engine import Engine
 from app.errors import error_types
@@ -28,9 +28,10 @@ def create_app(settings: Settings, *, load_engine: LoadEngine = Engine.load) -> 
         redirect_slashes=False,  # a POST sent elsewhere is sent twice, body and all
     )
     app.state.service = service
-    app.include_router(native.router)
-    app.include_router(health.router)
-    app.add_middleware(Watch, service=service, handlers=native.HANDLERS)
+    app.state.dialects = dict.fromkeys(openai.HANDLERS, openai.OPENAI)
+    for contract in (native, openai, health):
+        app.include_router(contract.router)
+    app.add_middleware(Watch, service=service, handlers=native.HANDLERS | openai.HANDLERS)
     errors.install(app)
     return app
 

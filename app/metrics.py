@@ -21,10 +21,14 @@ from prometheus_client import (
 
 from app.shared_metrics import registry_of_all
 
-ROUTES = ("/embed", "/classify")
+EMBED_ROUTES = ("/embed", "/v1/embeddings")
+ROUTES = (*EMBED_ROUTES, "/classify")
 EMBED_TASK = "embed"
-STATUSES = ("200", "400", "401", "403", "405", "413", "422", "429", "499", "500", "503", "504")
-"""What the two routes answer; 499 stands for a caller who hung up before the answer."""
+STATUSES = (
+    *("200", "400", "401", "403", "404", "405", "413", "422", "429"),
+    *("499", "500", "503", "504"),
+)
+"""What routes for work answer; 499 stands for a caller who hung up before the answer."""
 Priority = Literal["interactive", "bulk"]
 """The class of a request, see `app.fairness`."""
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
@@ -183,7 +187,8 @@ class Metrics:
         self.stage_seconds = {stage: self.stage_duration_seconds.labels(stage) for stage in STAGES}
         self.real_tokens = self.tokens.labels("real")
         self.padded_tokens = self.tokens.labels("padded")
-        self.request_duration_seconds.labels("/embed", EMBED_TASK)
+        for route in EMBED_ROUTES:
+            self.request_duration_seconds.labels(route, EMBED_TASK)
         for route in ROUTES:
             for status in STATUSES:
                 self.requests.labels(route, status)

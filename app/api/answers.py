@@ -16,6 +16,8 @@ from app.metrics import Metrics
 from app.postprocess import DType, shrink
 
 Encoding = Literal["json", "base64"]
+EncodingFormat = Literal["float", "base64"]
+"""The same choice in OpenAI's words."""
 
 
 def answer(metrics: Metrics, content: Callable[[], dict[str, Any]]) -> Response:
@@ -49,6 +51,25 @@ def classify_json(model: str, classified: Classified) -> dict[str, Any]:
 
 def _usage(usage: Usage) -> dict[str, Any]:
     return {"texts": usage.texts, "tokens": usage.tokens, "truncated": usage.truncated}
+
+
+def embedding_list(
+    model: str, embedded: Embedded, encoding_format: EncodingFormat
+) -> dict[str, Any]:
+    """An answer in the shape of OpenAI's `/v1/embeddings`, which others use as well."""
+    vectors = _base64(embedded.vectors) if encoding_format == "base64" else embedded.vectors
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": vector}
+            for index, vector in enumerate(vectors)
+        ],
+        "model": model,
+        "usage": {
+            "prompt_tokens": embedded.usage.tokens,
+            "total_tokens": embedded.usage.tokens,
+        },
+    }
 
 
 def _base64(vectors: NDArray[np.generic]) -> list[str]:

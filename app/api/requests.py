@@ -73,14 +73,41 @@ def engine_for(request: Request, model: str | None) -> Engine:
     return engine
 
 
+def engines(request: Request) -> list[Engine]:
+    """Every engine that serves a model here.
+
+    Raises:
+        NotReadyError.
+    """
+    service: Service = request.app.state.service
+    return [service.engine]
+
+
 async def body_of(request: Request, model: type[BodyT]) -> BodyT:
     """Read, bound and validate the body, straight from its bytes.
 
     Raises:
         BodyTooLargeError, MalformedBodyError, InputError.
     """
+    return parsed(await raw_body(request), model)
+
+
+async def raw_body(request: Request) -> bytes:
+    """The body as it came.
+
+    Raises:
+        BodyTooLargeError: it has more than `max_body_bytes`.
+    """
     service: Service = request.app.state.service
-    raw = await _read(request, limit_bytes=service.settings.max_body_bytes)
+    return await _read(request, limit_bytes=service.settings.max_body_bytes)
+
+
+def parsed(raw: bytes, model: type[BodyT]) -> BodyT:
+    """A body out of its bytes.
+
+    Raises:
+        MalformedBodyError, InputError.
+    """
     try:
         return model.model_validate_json(raw)
     except ValidationError as error:

@@ -61,7 +61,7 @@ class Watch:
         if counter := self._counters.get((path, status)):
             counter.inc()
         if status == "200":
-            task = EMBED_TASK if path == "/embed" else scope["state"]["task"]
+            task = scope.get("state", {}).get("task", EMBED_TASK)
             if (path, task) not in self._seconds:
                 metric = self._service.metrics.request_duration_seconds
                 self._seconds[path, task] = metric.labels(path, task)

@@ -113,3 +113,17 @@ async def gated(model_dir: Path, **options: object) -> AsyncIterator[tuple[Clien
             yield client, engine
         finally:
             engine.session.gate.release(100)
+
+
+@asynccontextmanager
+async def full(model_dir: Path, **options: object) -> AsyncIterator[Client]:
+    """A client of a service that runs one text, has another waiting, and room for no more."""
+    async with gated(model_dir, max_queue_tokens=3, **options) as (http, engine):
+        running = asyncio.create_task(http.embed("hund"))
+        await engine.has_begun()
+        waiting = asyncio.create_task(http.embed("katt"))
+        while http.value("queue_tokens") != 3:
+            await asyncio.sleep(0)
+        yield http
+        engine.session.gate.release(2)
+        await asyncio.gather(running, waiting)

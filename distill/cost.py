@@ -117,6 +117,7 @@ def _passes(
 ) -> float:
     """Operations per token over every side that an encoder reads."""
     sides: dict[str, bool] = {}
+    english_every = max(match.english_every for match in matches) if of_student else 1
     for match in matches:
         wants = match.student_wants if of_student else match.teacher_wants
         for side in match.student_reads if of_student else match.teacher_reads:
@@ -124,7 +125,10 @@ def _passes(
     parts = anatomy(encoder)
     body = forward_flops(encoder, tokens=table.max_tokens)
     pieces = 2.0 * parts.width * (parts.width + parts.vocabulary)
-    return sum(body + (pieces if wanted else 0.0) for wanted in sides.values())
+    return sum(
+        (body + (pieces if wanted else 0.0)) / (english_every if side == "english" else 1)
+        for side, wanted in sides.items()
+    )
 
 
 def _count(module: nn.Module, *, trained: bool = False) -> int:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_encoder import FAMILIES, write_family
-from tiny_world import World, recipe, sentence_table, train_table
+from tiny_world import SENTENCE, World, recipe, sentence_table, train_table
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig
 
@@ -81,6 +81,9 @@ def test_every_side_that_is_read_is_paid_for(world: World) -> None:
     assert found.step_tokens == 3 * 512
     assert found.tokens == 8 * 3 * 512
     assert found.flops == pytest.approx((6 * student + teacher) * found.tokens)
+    spared = cost(sentence_table(world, objective=[SENTENCE | {"english_every": 4}]))
+    assert spared.student_flops == pytest.approx(1.25 * 3 * student)
+    assert spared.teacher_flops == pytest.approx(teacher)
 
 
 def test_what_is_planned_is_what_is_built(world: World, tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""One field per `LIGHTMBERT_*` variable: typed, frozen, and no name goes unnoticed."""
+"""One field per `LIGHTMBERT_*` variable: typed, frozen, and no name goes unnoticed.
+
+The flags of `lightmbert serve` and what its help says of them are made from this file.
+"""
 
 import os
 from pathlib import Path
@@ -56,13 +59,18 @@ Key = Annotated[SecretStr, Field(min_length=1)]
 class Settings(BaseSettings):
     """How the service runs. Names carry their unit."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
 
     model_dir: Path = EMBEDDED_STUDENT
     """The model folder to serve."""
 
     host: str = "127.0.0.1"
+    """Where to listen; 0.0.0.0 for callers on other machines."""
+
     port: Annotated[int, Field(ge=0, le=65_535)] = 8_000
+    """0 is any free one."""
 
     workers: Annotated[PositiveInt, AfterValidator(_affordable)] = 1
     """Processes that answer on the one port, each with its share of the CPUs and its own model."""
@@ -120,8 +128,10 @@ class Settings(BaseSettings):
     """Bytes for results of texts that may be asked again; 0 keeps none."""
 
     max_texts_per_request: PositiveInt = 2_048
+    """A request with more texts is refused."""
 
     max_body_bytes: PositiveInt = 8_388_608
+    """A request with a larger body is refused."""
 
     run_timeout_s: PositiveFloat = 30.0
     """Seconds for one batch; one that takes longer is an error for its callers."""
@@ -142,6 +152,7 @@ class Settings(BaseSettings):
     """Opens the routes that change what is served; without it they are closed."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is logged: this and what is worse."""
 
 
 def load_settings(**given: object) -> Settings:

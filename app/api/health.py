@@ -1,7 +1,5 @@
 """Probes and facts: is it alive, is it ready, how does it do, what does it serve."""
 
-from contextlib import suppress
-from importlib import metadata
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -15,11 +13,9 @@ from app.api.requests import EngineDep, ServiceDep
 from app.engine import Engine
 from app.errors import NotReadyError
 from app.runtime.cpus import cpu_name
-from app.runtime.providers import onnxruntime_version
+from app.versions import versions
 
 router = APIRouter(tags=["health"])
-
-_PACKAGES = ("lightmbert", "fastapi", "numpy", "tokenizers")
 
 
 class State(BaseModel):
@@ -111,7 +107,7 @@ async def info(engine: EngineDep) -> Info:
         model=ModelInfo.model_validate(engine.manifest),
         runtime=_runtime(engine),
         limits=Limits.model_validate(limits),
-        versions=_versions(),
+        versions=versions(),
     )
 
 
@@ -126,15 +122,6 @@ def _runtime(engine: Engine) -> RuntimeInfo:
         runners=settings.runners,
         intra_op_threads=settings.intra_op_threads,
     )
-
-
-def _versions() -> dict[str, str]:
-    """Of those packages that are installed; onnxruntime also comes as onnxruntime-gpu."""
-    versions = {"onnxruntime": onnxruntime_version()}
-    for package in _PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    return versions
 
 
 def _unwell(state: str) -> Response:

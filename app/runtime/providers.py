@@ -103,6 +103,14 @@ def open_session(graph: Path, *, device: Device, intra_op_threads: int) -> Any: 
     return session
 
 
+def devices() -> list[Device]:
+    """Those that this build of ONNX Runtime knows; whether a GPU is there shows when it is opened."""
+    import onnxruntime  # as above
+
+    available = onnxruntime.get_available_providers()
+    return [device for device, provider in PROVIDERS.items() if provider in available]
+
+
 def onnxruntime_version() -> str:
     import onnxruntime  # as above
 

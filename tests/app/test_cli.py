@@ -90,7 +90,7 @@ def test_an_interrupt_while_input_is_awaited_ends_at_once_and_leaves_no_file(
         wait_for(lambda: [file for file in tmp_path.iterdir() if file.stat().st_size])
         running.send_signal(signal.SIGINT)
         assert running.wait(10) == 130
-        assert running.stderr.read() == ""
+        assert only_line(running.stderr.read()) == "lightmbert: interrupted"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,64 @@
+"""Every setting is a flag of `serve`, its own variable, and a line of its help; secrets are not."""
+
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import app
+from app.commands.flags import parameters, secrets
+from app.settings import PREFIX, Settings
+
+SECRETS = {"api_key", "admin_key"}
+
+
+def flags() -> dict[str, str]:
+    """The long flag of each setting."""
+    return {each.name: each.opts[0] for each in parameters()}
+
+
+def help_of_serve() -> str:
+    return " ".join(CliRunner().invoke(app, ["serve", "--help"], terminal_width=500).stdout.split())
+
+
+def test_every_setting_but_secrets_is_a_flag_of_its_name() -> None:
+    assert set(flags()) == set(Settings.model_fields) - SECRETS
+    assert all(flag == "--" + name.replace("_", "-") for name, flag in flags().items())
+
+
+def test_secrets_have_variables_only_and_help_names_them() -> None:
+    assert set(secrets()) == {PREFIX + name.upper() for name in SECRETS}
+    told = help_of_serve()
+    assert all(variable in told for variable in secrets())
+
+
+def test_help_says_of_every_flag_what_it_is_its_variable_and_its_default() -> None:
+    told = help_of_serve().replace("- ", "-")
+    for name in flags():
+        field = Settings.model_fields[name]
+        assert field.description, name
+        assert f"[{PREFIX}{name.upper()}=" in told
+    assert "[LIGHTMBERT_PORT=8000]" in told
+    assert "[LIGHTMBERT_THREADS_ALONE=none]" in told
+    assert re.search(r"\[LIGHTMBERT_RUNNERS=\d+\]", told)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("--port", "70000", "port: Input should be less than or equal to 65535, not '70000'"),
+        ("--max-wait-s", "soon", "max_wait_s: Input should be a valid number, .* not 'soon'"),
+        ("--device", "tpu", "Invalid value for '--device': 'tpu' is not one of .*"),
+    ],
+)
+def test_a_flag_is_checked_as_its_variable_is(flag: str, value: str, told: str) -> None:
+    result = CliRunner().invoke(app, ["serve", flag, value])
+    assert re.fullmatch(f"lightmbert: {told}\n", result.stderr), result.stderr
+
+
+def test_a_flag_goes_before_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTMBERT_MAX_WAIT_S", "-1")
+    monkeypatch.setenv("LIGHTMBERT_PORT", "-2")
+    result = CliRunner().invoke(app, ["serve", "--max-wait-s", "-3", "--no-autotune"])
+    assert "max_wait_s: Input should be greater than 0, not '-3'" in result.stderr
+    assert "port: Input should be greater than or equal to 0, not '-2'" in result.stderr

@@ -16,7 +16,7 @@ from app.commands.rows import (
     embed,
 )
 from app.commands.serve import SERVE_EXAMPLES, ServeCommand, serve
-from app.distilling import distill
+from app.commands.distill import distill
 
 SERVE, FILES, MODELS, MAKE = "Serve", "Files in, files out", "Models and machine", "Make a student"
 EPILOG = (

@@ -17,7 +17,7 @@ from toy_student import write_graph, write_model_dir
 from typer.testing import CliRunner, Result
 
 from app.cli import app
-from app.distilling import VERBS, DistillError, _distill_installed
+from app.commands.distill import VERBS, DistillError, _distill_installed
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("onnxruntime", "numpy", "fastapi", "pydantic", "torch", "rich.progress")

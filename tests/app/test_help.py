@@ -42,7 +42,9 @@ def test_help_shows_commands_in_groups_and_where_settings_come_from() -> None:
     assert "Exit status: 0 done" in told
 
 
-@pytest.mark.parametrize("command", [(), ("models",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [(), ("models",), ("distill",), ("distill", "lir")], ids=" ".join
+)
 def test_a_group_alone_shows_its_help(command: tuple[str, ...]) -> None:
     alone = lightmbert(*command)
     assert alone.exit_code == 0

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from app.commands.group import Group
 from app.errors import LightMBERTError
 
 VERBS = (
@@ -30,8 +31,8 @@ VERBS = (
 OWN_EXTRAS = frozenset({"mteb"})
 """Packages that few recipes need, each an extra of its own."""
 
-distill = typer.Typer(help="Make students from recipes.", no_args_is_help=True)
-lir = typer.Typer(help="Take the language out of embeddings.", no_args_is_help=True)
+distill = typer.Typer(cls=Group, help="Make students from recipes.")
+lir = typer.Typer(cls=Group, help="Take the language out of embeddings.")
 distill.add_typer(lir, name="lir")
 
 RecipeFile = Annotated[Path, typer.Argument(help="A TOML file.", show_default=False)]

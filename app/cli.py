@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from app.commands.distill import distill
 from app.commands.group import Group, examples
 from app.commands.info import INFO_EXAMPLES, info
 from app.commands.models import models
@@ -16,7 +17,6 @@ from app.commands.rows import (
     embed,
 )
 from app.commands.serve import SERVE_EXAMPLES, ServeCommand, serve
-from app.commands.distill import distill
 
 SERVE, FILES, MODELS, MAKE = "Serve", "Files in, files out", "Models and machine", "Make a student"
 EPILOG = (

@@ -37,7 +37,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 def print_json(found: object) -> None:
     """One line on standard output."""
-    typer.echo(orjson.dumps(found))
+    typer.echo(orjson.dumps(found).decode())
 
 
 def settings_from(**given: object) -> "Settings":

@@ -1,5 +1,6 @@
 """The command as a process, and the commands that run no rows."""
 
+import json
 import re
 import shlex
 import signal
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -56,6 +58,12 @@ def process(*arguments: object, without: tuple[str, ...] = ()) -> "Iterator[subp
     finally:
         running.kill()
         running.communicate()
+
+
+def as_json(*arguments: object) -> Any:  # noqa: ANN401 - whatever is told
+    result = lightmbert(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(only_line(result.stdout))
 
 
 def only_line(text: str) -> str:
@@ -150,6 +158,54 @@ def test_a_model_folder_that_holds_is_verified(toy_model_dir: Path) -> None:
         "tokenizer.json: the hash holds",
         "model.onnx: the hash holds; 2 golden outputs hold",
     ]
+
+
+def test_what_is_said_of_model_folders_can_be_read_by_machines(toy_model_dir: Path) -> None:
+    [listed] = as_json("models", "list", toy_model_dir.parent)
+    assert (listed["name"], listed["tasks"], listed["precisions"]) == (
+        "toy",
+        ["topic", "same"],
+        ["fp32"],
+    )
+    assert as_json("models", "show", toy_model_dir)["embedding_dimension"] == 4
+    verified = as_json("models", "verify", toy_model_dir)
+    assert verified["holds"]
+    assert [each["file"] for each in verified["files"]] == ["tokenizer.json", "model.onnx"]
+
+
+def test_a_folder_that_does_not_hold_is_told_to_machines_too(tmp_path: Path) -> None:
+    folder = write_model_dir(tmp_path)
+    write_graph(folder / "model.onnx", nudge=1.0)
+    result = lightmbert("models", "verify", folder, "--json")
+    told = json.loads(result.stdout)
+    assert (result.exit_code, told["holds"]) == (1, False)
+    assert "the manifest says" in told["error"]
+
+
+def test_folders_are_listed_with_those_that_cannot_be_used(tmp_path: Path) -> None:
+    write_model_dir(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "manifest.json").write_text("{}")
+    good, bad = lightmbert("models", "list", tmp_path).stdout.splitlines()
+    assert good == f"{tmp_path}/a  toy 1: 2 languages, topic, same, fp32, 0.0 MB"
+    assert bad.startswith(
+        f"{tmp_path}/b  cannot be used: {tmp_path}/b/manifest.json is not a valid"
+    )
+    empty = lightmbert("models", "list", tmp_path / "b" / "c")
+    assert "holds no model folder" in only_line(empty.stderr)
+
+
+def test_info_tells_versions_and_settings_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTMBERT_API_KEY", "hush")
+    monkeypatch.setenv("LIGHTMBERT_PORT", "7001")
+    told = as_json("info")
+    assert {"onnxruntime", "tokenizers"} <= set(told["versions"])
+    settings = {each["variable"]: (each["value"], each["set"]) for each in told["settings"]}
+    assert settings["LIGHTMBERT_PORT"] == ("7001", True)
+    assert settings["LIGHTMBERT_HOST"] == ("127.0.0.1", False)
+    assert settings["LIGHTMBERT_API_KEY"] == ("**********", True)
+    assert "hush" not in lightmbert("info").stdout
+    assert "set        LIGHTMBERT_PORT=7001" in lightmbert("info").stdout
 
 
 def test_a_variant_for_another_machine_is_checked_but_not_run(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from distill.reading import CorpusError, read_source, sources_of
 from distill.tables.text import CorpusTable
@@ -151,7 +152,9 @@ def load_corpus(tables: Sequence[CorpusTable], *, exponent: float) -> Corpus:
     names = tuple(sorted(language.dictionary.to_pylist()))
     order = np.array([names.index(name) for name in language.dictionary.to_pylist()])
     codes = order[language.indices.to_numpy()]
-    groups, weights = _groups(codes, rows["group"], exponent)
+    _check_weights(parts)
+    row_weights = np.concatenate([_row_weights(part["group"], table) for part, table in parts])
+    groups, weights = _groups(codes, rows["group"], exponent, row_weights)
     return Corpus(
         text=_one_chunk(rows["text"]),
         english=_one_chunk(rows["english"]) if parallel else None,
@@ -185,8 +188,31 @@ def _one_chunk(column: pa.ChunkedArray) -> pa.LargeStringArray:
     return column.cast(pa.large_string()).combine_chunks()
 
 
+def _check_weights(parts: Sequence[tuple[pa.Table, CorpusTable]]) -> None:
+    """Refuse a weight for a group that no row is of: a slip of the pen would go unnoticed."""
+    for table in {id(table): table for _, table in parts}.values():
+        there = {
+            name
+            for part, of_table in parts
+            if of_table is table
+            for name in pc.unique(part["group"]).to_pylist()
+        }
+        if strange := sorted(set(table.group_weights) - there):
+            raise CorpusError(
+                f"group_weights names {strange[0]!r}; {table.path or table.hub} has "
+                f"{', '.join(sorted(there))}"
+            )
+
+
+def _row_weights(group: pa.ChunkedArray, table: CorpusTable) -> np.ndarray:
+    """(rows,) the weight of each row's group, as the table gives it."""
+    found = group.combine_chunks().dictionary_encode()
+    by_group = [table.group_weights.get(name, 1.0) for name in found.dictionary.to_pylist()]
+    return np.array(by_group, dtype=float).take(found.indices.to_numpy())
+
+
 def _groups(
-    codes: np.ndarray, group: pa.ChunkedArray, exponent: float
+    codes: np.ndarray, group: pa.ChunkedArray, exponent: float, row_weights: np.ndarray
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     """Row numbers and probability of each (language, group)."""
     group_codes = group.combine_chunks().dictionary_encode().indices.to_numpy()
@@ -196,7 +222,7 @@ def _groups(
         members = [
             of_language[group_codes[of_language] == g] for g in np.unique(group_codes[of_language])
         ]
-        share = np.array([len(rows) for rows in members], dtype=float) ** exponent
+        share = np.array([len(rows) ** exponent * row_weights[rows].mean() for rows in members])
         groups += members
         weights.append(len(of_language) ** exponent * share / share.sum())
     flat = np.concatenate(weights)

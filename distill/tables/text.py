@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from distill.tables.table import Table
 
@@ -29,6 +29,9 @@ class CorpusTable(Table):
     """Column of the English translation, for parallel text."""
     group_column: str | None = None
     """Column whose values are sampled apart within a language, such as the source."""
+    group_weights: dict[str, PositiveFloat] = Field(default_factory=dict)
+    """Group -> how much more often it is drawn within its language than its rows say; 1 for those
+    that are not named."""
     max_rows: PositiveInt | None = None
     """Of each language: its first rows."""
     streaming: bool = False
@@ -60,6 +63,8 @@ class CorpusTable(Table):
     def _what_streams(self) -> "CorpusTable":
         if self.streaming and self.group_column is not None:
             raise ValueError("group_column weighs groups by their rows; a stream has not seen them")
+        if self.group_weights and self.group_column is None:
+            raise ValueError("group_weights goes with group_column")
         if self.rows_by_language is not None and not self.streaming:
             raise ValueError("rows_by_language is for streaming text; other text is counted")
         if self.take == "line" and self.pair_column is not None:

@@ -258,6 +258,22 @@ def test_a_draw_is_a_function_of_seed_and_number(uneven: CorpusTable) -> None:
     assert corpus.draw(5, rows=40, seed=2) != fifth
 
 
+def test_a_group_is_drawn_as_often_as_its_weight_says(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.parquet", [*ROWS, ("vier", "four", "a")])
+    corpus = load(CorpusTable(path=path, group_column="source", group_weights={"b": 9.0}))
+    assert {
+        len(rows): weight for rows, weight in zip(corpus.groups, corpus.weights, strict=True)
+    } == {
+        3: pytest.approx(3 / 12),
+        1: pytest.approx(9 / 12),
+    }
+    misspelt = CorpusTable(path=path, group_column="source", group_weights={"B": 9.0})
+    with pytest.raises(CorpusError, match=r"group_weights names 'B'; .*rows.parquet has a, b"):
+        load(misspelt)
+    with pytest.raises(ValueError, match="group_weights goes with group_column"):
+        CorpusTable(path=path, group_weights={"b": 9.0})
+
+
 def test_a_draw_repeats_no_row_while_its_group_has_others(uneven: CorpusTable) -> None:
     corpus = load(uneven)
     drawn = Counter(corpus.draw(3, rows=40, seed=1).texts)

@@ -39,7 +39,7 @@ class Cache:
         self._entries: OrderedDict[_Key, tuple[Known, int]] = OrderedDict()
         self._hits = metrics.cached_texts.labels("hit")
         self._misses = metrics.cached_texts.labels("miss")
-        self._shown_bytes = metrics.cache_bytes
+        self._shown_bytes = metrics.cache_bytes  # of all caches, so each adds and takes its own
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -72,15 +72,18 @@ class Cache:
         key = (self._model, text, truncate)
         self._drop(key)
         self._entries[key] = Known(row, known.tokens, known.truncated), size
-        self.bytes += size
+        self._grow(size)
         while self.bytes > self._max_bytes:
             self._drop(next(iter(self._entries)))
-        self._shown_bytes.set(self.bytes)
 
     def _drop(self, key: _Key) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:
-            self.bytes -= entry[1]
+            self._grow(-entry[1])
+
+    def _grow(self, size: int) -> None:
+        self.bytes += size
+        self._shown_bytes.inc(size)
 
 
 def _size(text: Text, row: dict[str, Floats]) -> int:

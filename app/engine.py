@@ -7,7 +7,6 @@ classify, single and in pairs, share batches.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
@@ -17,13 +16,13 @@ from app.admission import ANY_TIME, BulkFrom, Limits, Terms
 from app.cache import Cache
 from app.errors import InputError, UnknownModelError
 from app.forecast import Forecast
-from app.forward import Forward, Usage
+from app.forward import Forward
 from app.heads import head_named
 from app.metrics import Metrics
-from app.postprocess import Output, Ranking, embeddings, rank
+from app.postprocess import Output, embeddings, rank
+from app.results import Classified, Embedded
 from app.runners import Runners
 from app.runtime.artifact import ClassificationTask, Manifest, load_manifest, verify_file
-from app.runtime.outputs import Floats
 from app.runtime.providers import onnxruntime_version
 from app.runtime.session import LOGITS, POOLED, StudentSession
 from app.runtime.tokenizer import Encoded, Text, Tokenizer
@@ -33,31 +32,9 @@ from app.student import Row, Student
 from app.texts import check_texts
 from app.tuning import threads_alone, tuned
 from app.warmup import warmed_up
+from app.zero_shot import LABEL_CACHE_BYTES, TEMPLATE, ZERO_SHOT, Labels, ZeroShot, choice
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Embedded:
-    vectors: Floats
-    """(B, D)"""
-    usage: Usage
-
-
-@dataclass(frozen=True, eq=False)
-class Classified:
-    task: str
-    ranking: Ranking
-    usage: Usage
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return self.ranking.labels
-
-    @property
-    def scores(self) -> Floats:
-        """(B, C), in the order of `labels`."""
-        return self.ranking.scores
 
 
 class Engine:
@@ -155,8 +132,11 @@ class Engine:
             identity=_ids,
         )
         model = f"{self.manifest.revision}/{self.session.variant.sha256}"
-        cache = Cache(self.metrics, model=model, max_bytes=settings.cache_bytes)
-        self._forward = Forward(self._scheduler, self._tokenizer, cache, self.metrics)
+        forward = partial(Forward, self._scheduler, self._tokenizer, metrics=self.metrics)
+        cached = partial(Cache, self.metrics, model=model)
+        self._forward = forward(cache=cached(max_bytes=settings.cache_bytes))
+        of_labels = forward(cache=cached(max_bytes=LABEL_CACHE_BYTES))
+        self._zero_shot = ZeroShot(self._forward, of_labels, self.manifest)
         self._runners = Runners(
             self._scheduler,
             self._students,
@@ -194,6 +174,7 @@ class Engine:
         self._scheduler.abort(stopping)
         await self._runners.stop()
         self._forward.stop(stopping)
+        self._zero_shot.stop(stopping)
 
     async def embed(
         self,
@@ -244,6 +225,30 @@ class Engine:
         ranking = rank(logits, head, output=output, top_k=top_k, threshold=threshold)
         return Classified(name, ranking, forwarded.usage)
 
+    async def zero_shot(
+        self,
+        texts: Sequence[Text],
+        labels: Labels,
+        *,
+        template: str = TEMPLATE,
+        multi_label: bool = False,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        output: Output = "probabilities",
+        truncate: bool = False,
+        terms: Terms = ANY_TIME,
+    ) -> Classified:
+        """Which of `labels` fit `texts`, by similarity; the tokens of both are counted.
+
+        Raises:
+            InputError, OverloadedError, DeadlineExceededError, NotReadyError, InferenceError.
+        """
+        chosen = choice(labels, template=template, multi_label=multi_label)
+        self._check(texts, pair=False, reader=ZERO_SHOT)
+        read = await self._zero_shot.read(texts, chosen, truncate=truncate, terms=terms)
+        ranking = rank(read.logits, read.head, output=output, top_k=top_k, threshold=threshold)
+        return Classified(ZERO_SHOT, ranking, read.usage)
+
     def check_load(self, terms: Terms) -> None:
         """Refuse a request before anything is read of it, if even one text would wait too long.
 
@@ -263,7 +268,7 @@ class Engine:
 
     def _describe(self) -> None:
         self.metrics.describe_model(
-            tasks=self.tasks,
+            tasks=(*self.tasks, ZERO_SHOT),
             model=self.manifest.name,
             revision=self.manifest.revision,
             precision=self.session.variant.precision,

@@ -68,9 +68,20 @@ class Forward:
         }
         self._stopped: str | None = None
 
-    async def __call__(self, texts: Sequence[Text], *, truncate: bool, terms: Terms) -> Forwarded:
-        """Raises: InputError, OverloadedError, DeadlineExceededError, NotReadyError, InferenceError."""
-        began_at = perf_counter()
+    async def __call__(
+        self,
+        texts: Sequence[Text],
+        *,
+        truncate: bool,
+        terms: Terms,
+        began_at: float | None = None,
+    ) -> Forwarded:
+        """Every output for each text; a deadline counts from `began_at`, or else from now.
+
+        Raises:
+            InputError, OverloadedError, DeadlineExceededError, NotReadyError, InferenceError.
+        """
+        began_at = perf_counter() if began_at is None else began_at
         found = [self._cache.get(text, truncate=truncate) for text in texts]
         missing = [index for index, known in enumerate(found) if known is None]
         if missing:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.engine import Classified, Embedded, Engine
+from app.engine import Engine
 from app.metrics import Metrics
+from app.results import Classified, Embedded
 from app.runtime.artifact import Manifest, load_manifest, verify_file
 from app.settings import Settings
 

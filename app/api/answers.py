@@ -10,10 +10,10 @@ import orjson
 from fastapi import Response
 from numpy.typing import NDArray
 
-from app.engine import Classified, Embedded
 from app.forward import Usage
 from app.metrics import Metrics
 from app.postprocess import DType, shrink
+from app.results import Classified, Embedded
 
 Encoding = Literal["json", "base64"]
 EncodingFormat = Literal["float", "base64"]

@@ -88,7 +88,7 @@ def _path(location: Sequence[int | str]) -> str | None:
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part not in ("text", "pair"):
+        elif part not in ("text", "pair", "names", "described"):
             path += f".{shortened(part)}" if path else shortened(part)
     return path or None
 

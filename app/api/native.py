@@ -1,5 +1,6 @@
 """The native contract: POST /embed and POST /classify. Schemas beside routes."""
 
+from collections.abc import Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
@@ -14,11 +15,17 @@ from pydantic import (
     Tag,
     WithJsonSchema,
 )
+from typing_extensions import TypeAliasType
 
+from app.admission import Terms
 from app.api.answers import Encoding, answer, classify_json, embed_json
 from app.api.openapi import documented
 from app.api.requests import admitted, body_of, engine_for, unless_gone
+from app.engine import Engine
+from app.errors import InputError
 from app.postprocess import DType, Output
+from app.results import Classified
+from app.zero_shot import MAX_LABELS, TEMPLATE
 
 router = APIRouter(tags=["native"])
 
@@ -43,6 +50,20 @@ TextOrPair = Annotated[
 ]
 TextsOrPairs = Annotated[
     list[TextOrPair], FailFast(), BeforeValidator(_as_list), _one_or_many(_TEXT, _PAIR)
+]
+_NAMES = {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": MAX_LABELS}
+_DESCRIBED = {
+    "type": "object",
+    "additionalProperties": _TEXT,
+    "minProperties": 1,
+    "maxProperties": MAX_LABELS,
+}
+# Named, because FailFast cannot be hashed, as a member of a union is.
+Names = TypeAliasType("Names", Annotated[list[str], FailFast()])
+Labels = Annotated[
+    Annotated[Names, Tag("names")] | Annotated[dict[str, str], Tag("described")],
+    Discriminator(lambda labels: "described" if isinstance(labels, dict) else "names"),
+    WithJsonSchema({"anyOf": [_NAMES, _DESCRIBED]}),
 ]
 
 
@@ -74,6 +95,14 @@ class ClassifyRequest(_NativeRequest):
     """A list of two strings is two texts; a pair is a list of two strings inside the list."""
     task: str | None = None
     """The head to ask; may be left out where the model has one."""
+    labels: Labels | None = None
+    """In place of a head: labels of your own, found by similarity. Names, or names with a
+    description each."""
+    template: str | None = None
+    """What is said of a text to which a label fits, with {} where the label's description, or
+    else its name, goes."""
+    multi_label: bool | None = None
+    """Whether several of `labels` may fit one text, each with a probability of its own."""
     top_k: PositiveInt | None = None
     """How many labels to give at most, the best first."""
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -141,6 +170,10 @@ EMBED_EXAMPLES: dict[str, dict[str, Any]] = {
 }
 CLASSIFY_EXAMPLES: dict[str, dict[str, Any]] = {
     "one text": {"texts": "Timu yetu ilishinda mechi jana.", "task": "topic", "top_k": 3},
+    "labels of your own": {
+        "texts": "Mvua kubwa inatarajiwa kesho.",
+        "labels": {"weather": "rain, wind, heat or cold", "money": "prices, banks or wages"},
+    },
     "several": {"texts": ["Das Konzert war ausverkauft.", "新药获批上市。"], "task": "topic"},
 }
 
@@ -171,22 +204,39 @@ async def embed(request: Request) -> Response:
     "/classify", **documented(ClassifyRequest, ClassifyResponse, examples=CLASSIFY_EXAMPLES)
 )
 async def classify(request: Request) -> Response:
-    """Classify texts, or pairs of texts, by one of the model's heads."""
+    """Classify texts, or pairs of texts, by one of the model's heads or by labels of yours."""
     terms = admitted(request)
     body = await body_of(request, ClassifyRequest)
     engine = engine_for(request, body.model)
-    work = engine.classify(
-        body.texts,
-        task=body.task,
-        top_k=body.top_k,
-        threshold=body.threshold,
-        output=body.output,
-        truncate=body.truncate,
-        terms=terms,
-    )
-    classified = await unless_gone(request, work)
+    classified = await unless_gone(request, _classified(engine, body, terms))
     request.state.task = classified.task
     return answer(engine.metrics, lambda: classify_json(engine.manifest.name, classified))
+
+
+def _classified(
+    engine: Engine, body: ClassifyRequest, terms: Terms
+) -> Coroutine[Any, Any, Classified]:
+    shown: dict[str, Any] = {
+        "top_k": body.top_k,
+        "threshold": body.threshold,
+        "output": body.output,
+        "truncate": body.truncate,
+        "terms": terms,
+    }
+    if body.labels is None:
+        for name in ("template", "multi_label"):
+            if getattr(body, name) is not None:
+                raise InputError(f"{name} says how labels are read; send labels", param=name)
+        return engine.classify(body.texts, task=body.task, **shown)
+    if body.task is not None:
+        raise InputError("task and labels exclude each other; send one of them", param="labels")
+    return engine.zero_shot(
+        body.texts,
+        body.labels,
+        template=TEMPLATE if body.template is None else body.template,
+        multi_label=body.multi_label or False,
+        **shown,
+    )
 
 
 HANDLERS = {"/embed": embed, "/classify": classify}

@@ -69,7 +69,7 @@ class Variant(HashedFile):
 class ClassificationTask(_Contract):
     """A head inside the graph; its output is named `logits_<task>`, (B, C) float32."""
 
-    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    labels: Annotated[tuple[str, ...], Field(min_length=1)]
     problem_type: Literal["single", "multi"] = "single"
     temperature: PositiveFloat = 1.0
     """Logits are divided by this before softmax or sigmoid."""
@@ -84,6 +84,26 @@ class ClassificationTask(_Contract):
         if len(set(labels)) != len(labels):
             raise ValueError(f"labels repeat: {labels}")
         return labels
+
+    @model_validator(mode="after")
+    def _leaves_a_choice(self) -> "ClassificationTask":
+        if self.problem_type == "single" and len(self.labels) < 2:
+            raise ValueError(f"a single label is chosen among two or more: {self.labels}")
+        return self
+
+
+class ZeroShot(_Contract):
+    """How the cosine of a text and a label becomes a probability; it depends on the student.
+
+    The defaults were measured on lightmbert-mini, see distill/NOTES.md.
+    """
+
+    temperature: PositiveFloat = 0.087
+    """One label: cosines are divided by this before softmax."""
+    multi_temperature: PositiveFloat = 0.13
+    """Several: what a cosine has above `middle` is divided by this before sigmoid."""
+    middle: float = 0.385
+    """The cosine at which a label is as likely to fit as not."""
 
 
 class Golden(_Contract):
@@ -126,6 +146,7 @@ class Manifest(_Contract):
     tokenizer: HashedFile
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
     tasks: dict[TaskName, ClassificationTask] = {}
+    zero_shot: ZeroShot = ZeroShot()
     golden: Annotated[tuple[Golden, ...], Field(min_length=1)]
     provenance: Provenance
 

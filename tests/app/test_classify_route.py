@@ -150,7 +150,7 @@ async def test_texts_to_embed_and_to_classify_share_one_forward_pass(toy_model_d
             {"texts": "a", "task": "topic", "labels": ["x", "y"]},
             "invalid_input",
             "labels",
-            "labels: unknown key",
+            "task and labels exclude each other; send one of them",
         ),
     ],
 )

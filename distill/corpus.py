@@ -208,7 +208,8 @@ def _row_weights(group: pa.ChunkedArray, table: CorpusTable) -> np.ndarray:
     """(rows,) the weight of each row's group, as the table gives it."""
     found = group.combine_chunks().dictionary_encode()
     by_group = [table.group_weights.get(name, 1.0) for name in found.dictionary.to_pylist()]
-    return np.array(by_group, dtype=float).take(found.indices.to_numpy())
+    weights: np.ndarray = np.array(by_group, dtype=float)[found.indices.to_numpy()]
+    return weights
 
 
 def _groups(

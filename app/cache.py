@@ -1,8 +1,8 @@
 """Results of texts that may be asked again: exact, bounded in bytes, the least recently used go.
 
-The key is the model (its revision and the hash of its file), the text or pair and whether it may
-be truncated. The value is every output of the graph for that text, so embeddings, all tasks and
-all their parameters are served by one entry, and none of them is part of the key.
+The key is the model (its revision and the hash of its file), the text or pair, and whether it may
+be truncated and at which end. The value is every output of the graph for that text, so embeddings,
+all tasks and all their parameters are served by one entry, and none of them is part of the key.
 """
 
 import sys
@@ -12,12 +12,12 @@ from typing import Any
 
 from app.metrics import Metrics
 from app.runtime.outputs import Floats
-from app.runtime.tokenizer import Text
+from app.runtime.tokenizer import Cut, Text
 
 _ENTRY_BYTES = 512
 """Of the mapping's own for one entry: its link, its slot, a tuple and two small objects."""
 
-_Key = tuple[str, Text, bool]
+_Key = tuple[str, Text, Cut | None]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -48,11 +48,13 @@ class Cache:
     def on(self) -> bool:
         return self._max_bytes > 0
 
-    def get(self, text: Text, *, truncate: bool) -> Known | None:
-        """What is known of the text, which has been used just now."""
+    def get(self, text: Text, cut: Cut | None) -> Known | None:
+        """What is known of the text, which has been used just now; `cut` is None where it must
+        not be truncated.
+        """
         if not self.on:
             return None
-        key = (self._model, text, truncate)
+        key = (self._model, text, cut)
         entry = self._entries.get(key)
         if entry is None:
             self._misses.inc()
@@ -61,7 +63,7 @@ class Cache:
         self._entries.move_to_end(key)
         return entry[0]
 
-    def put(self, text: Text, known: Known, *, truncate: bool) -> None:
+    def put(self, text: Text, cut: Cut | None, known: Known) -> None:
         """Keep a copy: a row is a view, and would keep its whole batch alive."""
         if not self.on:
             return
@@ -69,7 +71,7 @@ class Cache:
         size = _size(text, row)
         if size > self._max_bytes:
             return
-        key = (self._model, text, truncate)
+        key = (self._model, text, cut)
         self._drop(key)
         self._entries[key] = Known(row, known.tokens, known.truncated), size
         self._grow(size)

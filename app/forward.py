@@ -12,7 +12,7 @@ from app.admission import Terms
 from app.cache import Cache, Known
 from app.errors import DeadlineExceededError, NotReadyError, TextTooLongError
 from app.metrics import PRIORITIES, Metrics
-from app.runtime.tokenizer import Encoded, Text, Tokenizer
+from app.runtime.tokenizer import Cut, Encoded, Text, Tokenizer
 from app.scheduler import Scheduler
 from app.student import Row
 from app.texts import characters_in
@@ -74,6 +74,7 @@ class Forward:
         *,
         truncate: bool,
         terms: Terms,
+        cut: Cut = "end",
         began_at: float | None = None,
     ) -> Forwarded:
         """Every output for each text; a deadline counts from `began_at`, or else from now.
@@ -82,18 +83,19 @@ class Forward:
             InputError, OverloadedError, DeadlineExceededError, NotReadyError, InferenceError.
         """
         began_at = perf_counter() if began_at is None else began_at
-        found = [self._cache.get(text, truncate=truncate) for text in texts]
+        allowed = cut if truncate else None
+        found = [self._cache.get(text, allowed) for text in texts]
         missing = [index for index, known in enumerate(found) if known is None]
         if missing:
             wanted = [texts[index] for index in missing]
             terms = self._classed(wanted, terms)
             with self._scheduler.hold(_bytes(wanted), terms):
-                encoded = await self._tokenize(wanted, missing, terms, truncate=truncate)
+                encoded = await self._tokenize(wanted, missing, terms, allowed)
                 spent_s = perf_counter() - began_at
                 rows = await self._scheduler.submit(encoded, terms, spent_s=spent_s)
             for index, each, row in zip(missing, encoded, rows, strict=True):
                 found[index] = known = Known(row, each.tokens, each.truncated)
-                self._cache.put(texts[index], known, truncate=truncate)
+                self._cache.put(texts[index], allowed, known)
         return self._forwarded([known for known in found if known is not None])
 
     def stop(self, reason: str) -> None:
@@ -116,11 +118,11 @@ class Forward:
         return bulk_from.classed(terms, texts=len(texts), tokens=tokens)
 
     async def _tokenize(
-        self, texts: Sequence[Text], places: Sequence[int], terms: Terms, *, truncate: bool
+        self, texts: Sequence[Text], places: Sequence[int], terms: Terms, cut: Cut | None
     ) -> list[Encoded]:
         """`places` are where these texts stand in the request, for the error that names one."""
         started_at = perf_counter()
-        encode = partial(self._tokenizer.encode, truncate=truncate)
+        encode = partial(self._tokenizer.encode, truncate=cut is not None, cut=cut or "end")
         encoded: list[Encoded] = []
         try:
             if len(texts) <= _QUICK_TEXTS and characters_in(texts) <= _QUICK_CHARACTERS:

@@ -7,7 +7,7 @@ reported, never silent.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import tokenizers
@@ -18,6 +18,8 @@ from app.errors import ManifestError, TextTooLongError
 Text = str | tuple[str, str]
 """One text, or a pair such as (premise, hypothesis)."""
 Ids = NDArray[np.int64]
+Cut = Literal["end", "beginning"]
+"""Which end of a text goes when it is too long."""
 
 _CHARACTERS_PER_TOKEN = 16
 """A first look at a text takes in this many characters per token the model accepts."""
@@ -67,17 +69,16 @@ class Tokenizer:
         tokenizer.no_truncation()
         return cls(tokenizer, max_tokens=max_tokens, pad_id=pad_id)
 
-    def encode(self, texts: Sequence[Text], *, truncate: bool) -> list[Encoded]:
-        """One `Encoded` per text, in order.
+    def encode(self, texts: Sequence[Text], *, truncate: bool, cut: Cut = "end") -> list[Encoded]:
+        """One `Encoded` per text, in order. Of texts that are too long, the `cut` end goes.
 
         Raises:
             TextTooLongError: a text exceeds `max_tokens` and `truncate` is off.
         """
         characters = self.max_tokens * _CHARACTERS_PER_TOKEN
-        prefixes = [_prefix(text, characters) for text in texts]
-        encodings = self._encodings(prefixes)
+        encodings = self._encodings([_part(text, characters, cut) for text in texts])
         return [
-            self._encoded(index, text, encoding, truncate=truncate)
+            self._encoded(index, text, encoding, cut, truncate=truncate)
             for index, (text, encoding) in enumerate(zip(texts, encodings, strict=True))
         ]
 
@@ -88,8 +89,16 @@ class Tokenizer:
         parts = (text,) if isinstance(text, str) else text
         return [self._tokenizer.encode(*parts)]
 
-    def _encoded(self, index: int, text: Text, encoding: Any, *, truncate: bool) -> Encoded:  # noqa: ANN401 - tokenizers is untyped
-        encoding, whole = self._look_further(text, encoding)
+    def _encoded(
+        self,
+        index: int,
+        text: Text,
+        encoding: Any,  # noqa: ANN401 - tokenizers is untyped
+        cut: Cut,
+        *,
+        truncate: bool,
+    ) -> Encoded:
+        encoding, whole = self._look_further(text, encoding, cut)
         ids, type_ids = np.array(encoding.ids), np.array(encoding.type_ids)
         truncated = len(ids) > self.max_tokens
         if truncated:
@@ -97,30 +106,33 @@ class Tokenizer:
                 raise TextTooLongError(
                     index=index, tokens=len(ids), limit=self.max_tokens, or_more=not whole
                 )
-            kept = longest_first(encoding.sequence_ids, self.max_tokens)
+            kept = longest_first(encoding.sequence_ids, self.max_tokens, cut)
             ids, type_ids = ids[kept], type_ids[kept]
         return Encoded(ids, type_ids, truncated, self._pad_id)
 
-    def _look_further(self, text: Text, encoding: Any) -> tuple[Any, bool]:  # noqa: ANN401 - tokenizers is untyped
-        """Lengthen the prefix until it is the whole text or certainly too long.
+    def _look_further(self, text: Text, encoding: Any, cut: Cut) -> tuple[Any, bool]:  # noqa: ANN401 - tokenizers is untyped
+        """Lengthen the part until it is the whole text or certainly too long.
 
-        Twice the limit is certain: the word that the prefix cut in half is far behind what
-        truncation keeps. So a huge text costs what its beginning costs, and a text that is
+        Twice the limit is certain: the word where the part breaks off is far from what
+        truncation keeps. So a huge text costs what that part costs, and a text that is
         long only in spaces is still counted exactly.
         """
         characters = self.max_tokens * _CHARACTERS_PER_TOKEN
         while not (whole := _is_within(text, characters)) and len(encoding) < 2 * self.max_tokens:
             characters *= 2
-            [encoding] = self._tokenizer.encode_batch_fast([_prefix(text, characters)])
+            [encoding] = self._tokenizer.encode_batch_fast([_part(text, characters, cut)])
         return encoding, whole
 
 
-def longest_first(sequence_ids: Sequence[int | None], max_tokens: int) -> NDArray[np.bool_]:
-    """Which tokens stay, (T,): ends go, of the longer text first; special tokens stay.
+def longest_first(
+    sequence_ids: Sequence[int | None], max_tokens: int, cut: Cut = "end"
+) -> NDArray[np.bool_]:
+    """Which tokens stay, (T,): the `cut` ends go, of the longer text first; special tokens stay.
 
     Args:
         sequence_ids: per token 0 or 1 for the text it comes from, None for special tokens.
         max_tokens: how many tokens may stay. At least the special tokens do.
+        cut: which end of each text goes.
     """
     owner = np.array([2 if sequence is None else sequence for sequence in sequence_ids])
     first, second, special = np.bincount(owner, minlength=3)
@@ -128,8 +140,9 @@ def longest_first(sequence_ids: Sequence[int | None], max_tokens: int) -> NDArra
     keep_second = min(second, max(room // 2, room - first))
     keep_first = min(first, room - keep_second)
     kept: NDArray[np.bool_] = owner == 2
-    kept[np.flatnonzero(owner == 0)[:keep_first]] = True
-    kept[np.flatnonzero(owner == 1)[:keep_second]] = True
+    for text, there, keep in ((0, first, keep_first), (1, second, keep_second)):
+        begin = there - keep if cut == "beginning" else 0
+        kept[np.flatnonzero(owner == text)[begin : begin + keep]] = True
     return kept
 
 
@@ -150,10 +163,10 @@ def pad(encoded: Sequence[Encoded]) -> dict[str, Ids]:
     }
 
 
-def _prefix(text: Text, characters: int) -> Text:
-    if isinstance(text, str):
-        return text[:characters]
-    return text[0][:characters], text[1][:characters]
+def _part(text: Text, characters: int, cut: Cut) -> Text:
+    """So many characters at most, of a pair of each text, from the end that stays."""
+    part = slice(characters) if cut == "end" else slice(-characters, None)
+    return text[part] if isinstance(text, str) else (text[0][part], text[1][part])
 
 
 def _is_within(text: Text, characters: int) -> bool:

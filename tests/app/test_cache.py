@@ -18,19 +18,19 @@ def known(value: float = 1.0, width: int = 4) -> Known:
 
 def test_what_was_put_is_found_until_the_question_differs() -> None:
     cache = a_cache()
-    cache.put("hund", known(), truncate=False)
-    found = cache.get("hund", truncate=False)
+    cache.put("hund", None, known())
+    found = cache.get("hund", None)
     assert found is not None
     assert found.row["pooled"].tolist() == [1, 1, 1, 1]
-    assert cache.get("hund", truncate=True) is None
-    assert cache.get("Hund", truncate=False) is None
-    assert cache.get(("hund", "hund"), truncate=False) is None
+    assert cache.get("hund", "end") is None
+    assert cache.get("Hund", None) is None
+    assert cache.get(("hund", "hund"), None) is None
 
 
 def test_a_row_is_copied_so_that_its_batch_can_go() -> None:
     cache, given = a_cache(), known()
-    cache.put("hund", given, truncate=False)
-    found = cache.get("hund", truncate=False)
+    cache.put("hund", None, given)
+    found = cache.get("hund", None)
     assert found is not None
     assert found.row["pooled"].base is None
 
@@ -38,35 +38,35 @@ def test_a_row_is_copied_so_that_its_batch_can_go() -> None:
 def test_the_least_recently_used_goes_first() -> None:
     cache = a_cache(max_bytes=2_500)
     for text in ("a", "b"):
-        cache.put(text, known(), truncate=False)
-    cache.get("a", truncate=False)
-    cache.put("c", known(), truncate=False)
+        cache.put(text, None, known())
+    cache.get("a", None)
+    cache.put("c", None, known())
     assert len(cache) == 2
-    assert cache.get("a", truncate=False) is not None
-    assert cache.get("b", truncate=False) is None
+    assert cache.get("a", None) is not None
+    assert cache.get("b", None) is None
     assert cache.bytes <= 2_500
 
 
 def test_nothing_is_kept_while_it_is_off() -> None:
     cache = a_cache(max_bytes=0)
-    cache.put("hund", known(), truncate=False)
-    assert cache.get("hund", truncate=False) is None
+    cache.put("hund", None, known())
+    assert cache.get("hund", None) is None
     assert len(cache) == cache.bytes == 0
 
 
 def test_what_is_larger_than_the_cache_throws_nothing_out() -> None:
     cache = a_cache(max_bytes=2_000)
-    cache.put("a", known(), truncate=False)
-    cache.put("b", known(width=1_000), truncate=False)
-    assert cache.get("a", truncate=False) is not None
+    cache.put("a", None, known())
+    cache.put("b", None, known(width=1_000))
+    assert cache.get("a", None) is not None
     assert len(cache) == 1
 
 
 def test_putting_the_same_text_again_counts_it_once() -> None:
     cache = a_cache()
-    cache.put("a", known(), truncate=False)
+    cache.put("a", None, known())
     once = cache.bytes
-    cache.put("a", known(2.0), truncate=False)
+    cache.put("a", None, known(2.0))
     assert cache.bytes == once
 
 
@@ -75,7 +75,7 @@ def test_the_bytes_it_counts_are_those_it_takes() -> None:
     gc.collect()
     tracemalloc.start()
     for index in range(2_000):
-        cache.put(f"text number {index}", known(index, width=384), truncate=False)
+        cache.put(f"text number {index}", None, known(index, width=384))
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert 0.9 * taken <= cache.bytes <= 1.3 * taken

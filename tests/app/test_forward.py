@@ -10,7 +10,7 @@ from app.admission import Terms
 from app.engine import Engine
 from app.errors import DeadlineExceededError, NotReadyError, TextTooLongError
 from app.metrics import Metrics
-from app.runtime.tokenizer import Encoded, Text, Tokenizer
+from app.runtime.tokenizer import Cut, Encoded, Text, Tokenizer
 from app.settings import Settings
 from app.student import Row
 
@@ -26,13 +26,13 @@ class GatedTokenizer(Tokenizer):
     begun: threading.Event
     gate: threading.Event
 
-    def encode(self, texts: Sequence[Text], *, truncate: bool) -> list[Encoded]:
+    def encode(self, texts: Sequence[Text], *, truncate: bool, cut: Cut = "end") -> list[Encoded]:
         self.sizes.append(len(texts))
         self.threads.append(threading.current_thread().name)
         if len(texts) > 32:
             self.begun.set()
             assert self.gate.wait(timeout=5)
-        return super().encode(texts, truncate=truncate)
+        return super().encode(texts, truncate=truncate, cut=cut)
 
     async def has_begun(self) -> None:
         """Return once it has been given many texts."""

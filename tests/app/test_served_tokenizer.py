@@ -115,3 +115,29 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ManifestError, match=r"tokenizer\.json is not a tokenizer"):
         Tokenizer.load(tmp_path / "tokenizer.json", max_tokens=8)
+
+
+def test_a_text_cut_at_its_beginning_keeps_its_end(tokenizer: Tokenizer) -> None:
+    for long in ("hund " * 50 + "tax", "hund " * 100_000 + "tax"):
+        [encoded] = tokenizer.encode([long], truncate=True, cut="beginning")
+        assert encoded.ids.tolist() == [CLS, *[HUND] * (MAX_TOKENS - 3), TAX, SEP]
+        assert encoded.truncated
+
+
+def test_a_pair_cut_at_the_beginning_keeps_both_ends(tokenizer: Tokenizer) -> None:
+    [encoded] = tokenizer.encode([("hund tax", "tax " * 9 + "dog")], truncate=True, cut="beginning")
+    assert encoded.ids.tolist() == [CLS, HUND, TAX, SEP, TAX, TAX, DOG, SEP]
+
+
+@given(
+    first=st.integers(0, 12),
+    second=st.integers(0, 12),
+    room=st.integers(0, 20),
+)
+def test_cutting_the_beginning_mirrors_cutting_the_end(first: int, second: int, room: int) -> None:
+    sides = [None, *[0] * first, None, *[1] * second, None]
+    at_end = longest_first(sides, room + 3)
+    at_beginning = longest_first(sides, room + 3, "beginning")
+    for side in (0, 1):
+        mine = np.array([each == side for each in sides])
+        assert at_beginning[mine].tolist() == at_end[mine][::-1].tolist()

@@ -25,7 +25,7 @@ from app.runners import Runners
 from app.runtime.artifact import ClassificationTask, Manifest, load_manifest, verify_file
 from app.runtime.providers import onnxruntime_version
 from app.runtime.session import LOGITS, POOLED, StudentSession
-from app.runtime.tokenizer import Encoded, Text, Tokenizer
+from app.runtime.tokenizer import Cut, Encoded, Text, Tokenizer
 from app.scheduler import Scheduler
 from app.settings import Settings
 from app.student import Row, Student
@@ -183,6 +183,7 @@ class Engine:
         dimensions: int | None = None,
         normalize: bool = True,
         truncate: bool = False,
+        cut: Cut = "end",
         terms: Terms = ANY_TIME,
     ) -> Embedded:
         """Embeddings of `texts`, in order.
@@ -196,7 +197,7 @@ class Engine:
                 f"dimensions is {dimensions}; this model gives 1 to {most}", param="dimensions"
             )
         self._check(texts, pair=False, reader="embed")
-        forwarded = await self._forward(texts, truncate=truncate, terms=terms)
+        forwarded = await self._forward(texts, truncate=truncate, cut=cut, terms=terms)
         pooled = np.stack([row[POOLED] for row in forwarded.rows])  # (B, H)
         vectors = embeddings(pooled, dimensions=dimensions or most, normalize=normalize)
         return Embedded(vectors, forwarded.usage)
@@ -210,17 +211,18 @@ class Engine:
         threshold: float | None = None,
         output: Output = "probabilities",
         truncate: bool = False,
+        cut: Cut = "end",
         terms: Terms = ANY_TIME,
     ) -> Classified:
-        """Labels of `texts` by the head named `task`, which a model with one head needs not name.
+        """Labels of `texts` by the head named `task`, or the default one (see `head_named`).
 
         Raises:
             InputError, OverloadedError, DeadlineExceededError, NotReadyError, InferenceError.
         """
-        name = head_named(task, self.tasks)
+        name = head_named(task, self.tasks, default=self.settings.default_task)
         head = self.tasks[name]
         self._check(texts, pair=head.pair, reader=f"task {name!r}")
-        forwarded = await self._forward(texts, truncate=truncate, terms=terms)
+        forwarded = await self._forward(texts, truncate=truncate, cut=cut, terms=terms)
         logits = np.stack([row[LOGITS + name] for row in forwarded.rows])  # (B, C)
         ranking = rank(logits, head, output=output, top_k=top_k, threshold=threshold)
         return Classified(name, ranking, forwarded.usage)

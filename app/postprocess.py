@@ -11,7 +11,8 @@ from app.runtime.artifact import ClassificationTask
 from app.runtime.outputs import Floats, probabilities, unit_vectors
 
 DType = Literal["float32", "int8", "binary"]
-Output = Literal["probabilities", "logits"]
+Output = Literal["probabilities", "logits", "softmax", "sigmoid"]
+"""The last two are probabilities by that function, whichever is the task's own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,23 @@ def rank(
     counts = np.full(len(chances), len(task.labels)) if limit is None else (chances >= limit).sum(1)
     return Ranking(
         labels=task.labels,
-        scores=logits if output == "logits" else chances,
+        scores=_scores(logits, chances, task, output),
         order=order,
         counts=np.minimum(counts, most),
     )
+
+
+def similarities(vectors: Floats) -> Floats:
+    """Cosines of all unit vectors but the last with the last: (B, D) -> (B - 1,)."""
+    cosines: Floats = vectors[:-1] @ vectors[-1]
+    return cosines
+
+
+def _scores(logits: Floats, chances: Floats, task: ClassificationTask, output: Output) -> Floats:
+    """(B, C): in the same order as `chances` within each row, whatever is asked for."""
+    if output == "logits":
+        return logits
+    if output == "probabilities":
+        return chances
+    as_asked = "multi" if output == "sigmoid" else "single"
+    return probabilities(logits, task.model_copy(update={"problem_type": as_asked}))

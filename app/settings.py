@@ -133,6 +133,9 @@ class Settings(BaseSettings):
     max_body_bytes: PositiveInt = 8_388_608
     """A request with a larger body is refused."""
 
+    default_task: str | None = None
+    """The head that classifies where a caller names none and the model has several."""
+
     run_timeout_s: PositiveFloat = 30.0
     """Seconds for one batch; one that takes longer is an error for its callers."""
 

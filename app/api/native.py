@@ -94,7 +94,8 @@ class ClassifyRequest(_NativeRequest):
     texts: TextsOrPairs
     """A list of two strings is two texts; a pair is a list of two strings inside the list."""
     task: str | None = None
-    """The head to ask; may be left out where the model has one."""
+    """The head to ask; may be left out where the model has one, or `LIGHTMBERT_DEFAULT_TASK` is
+    set."""
     labels: Labels | None = None
     """In place of a head: labels of your own, found by similarity. Names, or names with a
     description each."""
@@ -108,7 +109,8 @@ class ClassifyRequest(_NativeRequest):
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     """Give only labels whose probability reaches this; the task may have one of its own."""
     output: Output = "probabilities"
-    """logits: scores as they leave the model, before temperature and softmax or sigmoid."""
+    """logits: scores as they leave the model, before temperature and softmax or sigmoid.
+    softmax, sigmoid: that function in place of the task's own."""
 
 
 _USAGE = {"texts": 1, "tokens": 9, "truncated": []}

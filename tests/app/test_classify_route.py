@@ -204,3 +204,29 @@ async def test_more_labels_than_there_are_gives_all(http: Client, top_k: int) ->
     answer = await http.classify("hund", task="topic", top_k=top_k)
     assert answer.status_code == 200, answer.text
     assert len(answer.json()["results"][0]["scores"]) == 2
+
+
+async def test_a_default_task_may_be_set_and_another_still_be_asked(toy_model_dir: Path) -> None:
+    async with serving(toy_model_dir, default_task="topic") as http:
+        assert (await http.classify("hund")).json()["task"] == "topic"
+        assert (await http.classify([["hund", "dog"]], task="same")).json()["task"] == "same"
+
+
+async def test_a_default_task_that_the_model_has_not_is_none(toy_model_dir: Path) -> None:
+    async with serving(toy_model_dir, default_task="tone") as http:
+        answer = await http.classify("hund")
+        assert (
+            answer.json()["error"]["message"] == "task is required; this model's tasks: same, topic"
+        )
+
+
+async def test_scores_are_given_by_the_function_that_is_asked_for(http: Client) -> None:
+    for output, score in (
+        ("sigmoid", softmax_of_first(4 / 3)),
+        ("softmax", softmax_of_first(4 / 3)),
+    ):
+        [result] = (await http.classify("hund", task="topic", output=output)).json()["results"]
+        assert result["score"] == pytest.approx(score)
+        assert result["scores"][1]["score"] == pytest.approx(
+            0.5 if output == "sigmoid" else 1 - score
+        )

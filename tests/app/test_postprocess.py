@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.postprocess import embeddings, rank, shrink
+from app.postprocess import embeddings, rank, shrink, similarities
 from app.runtime.artifact import ClassificationTask
 from app.runtime.outputs import probabilities, unit_vectors
 
@@ -92,3 +92,22 @@ def test_the_best_score_is_told_even_if_it_does_not_pass() -> None:
     ranking = rank(logits([-3, -2, -1]), SEVERAL, output="logits", top_k=None, threshold=None)
     assert list(ranking) == [[]]
     assert ranking.best_scores().tolist() == [-1]
+
+
+@pytest.mark.parametrize("task", [THREE, SEVERAL])
+def test_the_function_asked_for_is_applied_whichever_is_the_tasks_own(
+    task: ClassificationTask,
+) -> None:
+    given = logits([0, math.log(2), math.log(5)])
+    for output, expected in (
+        ("softmax", [[1 / 8, 2 / 8, 5 / 8]]),
+        ("sigmoid", [[1 / 2, 2 / 3, 5 / 6]]),
+    ):
+        ranking = rank(given, task, output=output, top_k=None, threshold=0)
+        np.testing.assert_allclose(ranking.scores, expected, rtol=1e-6)
+        assert ranking.order.tolist() == [[2, 1, 0]]
+
+
+def test_similarities_are_cosines_with_the_last_vector() -> None:
+    vectors = unit_vectors(logits([1, 0], [1, 1], [0, 2], [0, 1]), 2)
+    np.testing.assert_allclose(similarities(vectors), [0, math.sqrt(0.5), 1], rtol=1e-6)

@@ -78,6 +78,11 @@ class Cache:
         while self.bytes > self._max_bytes:
             self._drop(next(iter(self._entries)))
 
+    def clear(self) -> None:
+        """Know nothing any more."""
+        self._entries.clear()
+        self._grow(-self.bytes)
+
     def _drop(self, key: _Key) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:

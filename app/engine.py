@@ -14,7 +14,7 @@ import numpy as np
 
 from app.admission import ANY_TIME, BulkFrom, Limits, Terms
 from app.cache import Cache
-from app.errors import InputError, UnknownModelError
+from app.errors import InputError
 from app.forecast import Forecast
 from app.forward import Forward
 from app.heads import head_named
@@ -89,7 +89,6 @@ class Engine:
         engine._forecast = warmed_up(
             engine.session, tokenizer, max_batch_tokens=settings.max_batch_tokens
         )
-        engine._describe()
         return engine
 
     @property
@@ -130,6 +129,7 @@ class Engine:
             runners=settings.runners,
             bulk_from=BulkFrom(settings.bulk_texts, settings.bulk_tokens),
             identity=_ids,
+            model=self.manifest.name,
         )
         model = f"{self.manifest.revision}/{self.session.variant.sha256}"
         forward = partial(Forward, self._scheduler, self._tokenizer, metrics=self.metrics)
@@ -259,16 +259,8 @@ class Engine:
         """
         self._scheduler.check(terms)
 
-    def check_model(self, model: str | None) -> None:
-        """Refuse a request that names another model than the one served here."""
-        if model is not None and model != self.manifest.name:
-            raise UnknownModelError(model=model, known=[self.manifest.name])
-
-    def _check(self, texts: Sequence[Text], *, pair: bool, reader: str) -> None:
-        limit = self.settings.max_texts_per_request
-        check_texts(texts, limit=limit, pair=pair, reader=reader)
-
-    def _describe(self) -> None:
+    def describe(self) -> None:
+        """Show in the metrics what is served."""
         self.metrics.describe_model(
             tasks=(*self.tasks, ZERO_SHOT),
             model=self.manifest.name,
@@ -278,6 +270,10 @@ class Engine:
             provider=self.session.providers[0],
             onnxruntime=onnxruntime_version(),
         )
+
+    def _check(self, texts: Sequence[Text], *, pair: bool, reader: str) -> None:
+        limit = self.settings.max_texts_per_request
+        check_texts(texts, limit=limit, pair=pair, reader=reader)
 
 
 def _ids(encoded: Encoded) -> bytes:

@@ -99,8 +99,9 @@ class Forward:
         return self._forwarded([known for known in found if known is not None])
 
     def stop(self, reason: str) -> None:
-        """Tokenize nothing more in the threads; who needs that is told `reason`."""
+        """Tokenize nothing more in the threads, and know nothing; who asks is told `reason`."""
         self._stopped = reason
+        self._cache.clear()
         for thread in self._threads.values():
             thread.shutdown(wait=False, cancel_futures=True)
 

@@ -11,8 +11,9 @@ from app.api.watch import Watch
 from app.engine import Engine
 from app.errors import error_types
 from app.metrics import Metrics
-from app.service import LoadEngine, Service
+from app.service import Service
 from app.settings import Settings
+from app.students import LoadEngine
 
 DESCRIPTION = "Distilled multilingual students: embeddings and labels in twenty-nine languages."
 

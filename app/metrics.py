@@ -64,7 +64,7 @@ class Metrics:
         self.request_duration_seconds = Histogram(
             "lightmbert_request_duration_seconds",
             "Seconds from the request's head to the last byte handed over; answered with 200 only.",
-            ("route", "task"),
+            ("route", "task", "model"),
             buckets=SECONDS,
             registry=self.registry,
         )
@@ -157,7 +157,7 @@ class Metrics:
         self.predicted_wait = Gauge(
             "lightmbert_predicted_wait_seconds",
             "Predicted seconds until a text that came now would be run, by class of request.",
-            ("priority",),
+            ("priority", "model"),
             multiprocess_mode="livemax",
             registry=self.registry,
         )
@@ -187,8 +187,6 @@ class Metrics:
         self.stage_seconds = {stage: self.stage_duration_seconds.labels(stage) for stage in STAGES}
         self.real_tokens = self.tokens.labels("real")
         self.padded_tokens = self.tokens.labels("padded")
-        for route in EMBED_ROUTES:
-            self.request_duration_seconds.labels(route, EMBED_TASK)
         for route in ROUTES:
             for status in STATUSES:
                 self.requests.labels(route, status)
@@ -196,16 +194,19 @@ class Metrics:
             (self.errors, error_codes),
             (self.dropped_texts, DROP_REASONS),
             (self.cached_texts, ("hit", "miss")),
-            (self.predicted_wait, PRIORITIES),
         ):
             for value in values:
                 metric.labels(value)
 
-    def describe_model(self, *, tasks: Iterable[str], **info: str) -> None:
+    def describe_model(self, *, model: str, tasks: Iterable[str], **info: str) -> None:
         """Create the series named after the model and its heads; `info` as in `model_info`."""
-        self.model_info.labels(**info).set(1)
+        self.model_info.labels(model=model, **info).set(1)
+        for route in EMBED_ROUTES:
+            self.request_duration_seconds.labels(route, EMBED_TASK, model)
         for task in tasks:
-            self.request_duration_seconds.labels("/classify", task)
+            self.request_duration_seconds.labels("/classify", task, model)
+        for priority in PRIORITIES:
+            self.predicted_wait.labels(priority, model)
 
     def render(self) -> bytes:
         """All series in the Prometheus text format; those of all workers where there are several."""

@@ -15,6 +15,7 @@ from typing import Generic
 from app.admission import ANY_TIME, Admission, BulkFrom, Limits, Terms
 from app.errors import DeadlineExceededError, LightMBERTError, NotReadyError
 from app.forecast import Forecast, Run
+from app.gauges import QueueGauges
 from app.lines import INTERACTIVE_TARGET_S, Lines
 from app.metrics import PRIORITIES, DropReason, Metrics, Priority
 from app.seats import Batch, ItemT, Request, ResultT, Seat
@@ -36,6 +37,7 @@ class Scheduler(Generic[ItemT, ResultT]):
         bulk_from: BulkFrom | None = None,
         identity: Callable[[ItemT], Hashable] | None = None,
         clock: Callable[[], float] = perf_counter,
+        model: str = "",
     ) -> None:
         """An open scheduler with nothing in it.
 
@@ -48,10 +50,11 @@ class Scheduler(Generic[ItemT, ResultT]):
             bulk_from: which requests are bulk.
             identity: equal for items that have the same result; without it nothing is shared.
             clock: seconds; only differences count.
+            model: whose metrics these are.
         """
         self._metrics = metrics
         self._waits = metrics.stage_seconds["queue"]
-        self._predicted_wait = {each: metrics.predicted_wait.labels(each) for each in PRIORITIES}
+        self._gauges = QueueGauges(metrics, model=model)
         self._forecast = forecast
         self._admission = Admission(limits, forecast, runners=runners)
         self.bulk_from = bulk_from or BulkFrom()
@@ -256,8 +259,7 @@ class Scheduler(Generic[ItemT, ResultT]):
         self._requests.discard(request)
         if request.timer is not None:
             request.timer.cancel()
-        dropped = self._lines.leave(request)
-        if dropped:
+        if dropped := self._lines.leave(request):
             self._drop(dropped, _reason(request.answer))
             self._show_queue()
 
@@ -280,17 +282,16 @@ class Scheduler(Generic[ItemT, ResultT]):
         )
 
     def _show_queue(self) -> None:
-        self._metrics.queue_tokens.set(self._lines.tokens)
-        self._metrics.queue_texts.set(texts := self._lines.texts)
-        if self._running or texts:
+        self._gauges.show(tokens=self._lines.tokens, texts=self._lines.texts)
+        if self._running or self._lines.texts:
             self._idle.clear()
         else:
             self._idle.set()
             self._show_waits()
 
     def _show_waits(self) -> None:
-        for priority, gauge in self._predicted_wait.items():
-            gauge.set(self._wait_s(priority))
+        for priority in PRIORITIES:
+            self._gauges.show_wait(priority, self._wait_s(priority))
 
 
 def _reason(answer: "asyncio.Future[list[ResultT]]") -> DropReason:

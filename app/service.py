@@ -2,17 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter
 from typing import Literal
 
+from app.admission import Terms
 from app.engine import Engine
 from app.errors import LightMBERTError, NotReadyError
 from app.memory import give_back
 from app.metrics import Metrics
 from app.runners import HOPELESS
 from app.settings import Settings
+from app.students import SICK, LoadEngine, Served, Students
 
 logger = logging.getLogger(__name__)
 
@@ -20,11 +21,10 @@ _WIDEN_AFTER_S = 1.0
 
 Phase = Literal["loading", "ready", "leaving", "draining", "failed"]
 """leaving: no longer ready in the eyes of probes, but still at work for `drain_delay_s`."""
-LoadEngine = Callable[[Settings, Metrics], Engine]
 
 
 class Service:
-    """Holds the engine once it is loaded, and counts the requests that are under way."""
+    """Holds the students once they are loaded, and counts the requests that are under way."""
 
     def __init__(self, settings: Settings, metrics: Metrics, load_engine: LoadEngine) -> None:
         self.settings = settings
@@ -33,9 +33,8 @@ class Service:
         self.settled = asyncio.Event()
         """Set when loading has ended, well or badly."""
         self.leaving = asyncio.Event()
-        """Set when the process should end: it was told to, or the model cannot be used."""
-        self._load_engine = load_engine
-        self._engine: Engine | None = None
+        """Set when the process should end: it was told to, or no model can be used."""
+        self.students = Students(settings, metrics, load_engine)
         self._failure = ""
         self._stopped = False
         self._in_flight = 0
@@ -44,20 +43,45 @@ class Service:
 
     @property
     def engine(self) -> Engine:
-        """The engine, for new work.
+        """The engine of the default student, for new work.
 
         Raises:
             NotReadyError: there is none yet, or none any more.
         """
-        at_work = self.phase in ("ready", "leaving")
-        if self._engine is None or not (at_work and self._engine.ready):
+        return self.student(None).engine
+
+    def student(self, model: str | None) -> Served:
+        """The student of that name, or the default, for new work.
+
+        Raises:
+            UnknownModelError: there is none of that name.
+            NotReadyError: it does not work now, or nothing does.
+        """
+        served = self.at_work().named(model)
+        served.check()
+        return served
+
+    def at_work(self) -> Students:
+        """The students, sick or well, while there is work to be done.
+
+        Raises:
+            NotReadyError: they are loading, or the service is shutting down.
+        """
+        if self.phase not in ("ready", "leaving"):
             raise NotReadyError(self.state)
-        return self._engine
+        return self.students
+
+    def check_load(self, terms: Terms) -> None:
+        """Refuse a request before anything is read of it, if every student would refuse it.
+
+        Raises:
+            OverloadedError, NotReadyError.
+        """
+        self.at_work().check_load(terms)
 
     @property
     def ready(self) -> bool:
-        well = self._engine is not None and self._engine.ready
-        return self.phase == "ready" and well
+        return self.phase == "ready" and self.students.ready
 
     @property
     def alive(self) -> bool:
@@ -67,51 +91,62 @@ class Service:
     @property
     def state(self) -> str:
         """The phase in words, for callers and probes."""
-        if self.phase == "ready" and not self.ready:
-            return "the model keeps failing and is being opened anew"
         if self.phase == "failed":
             return self._failure
-        return {"loading": "the model is loading", "ready": "the service is ready"}.get(
-            self.phase, "the service is shutting down"
-        )
+        if self.phase == "ready":
+            return self._health
+        return "the model is loading" if self.phase == "loading" else "the service is shutting down"
+
+    @property
+    def _health(self) -> str:
+        if not self.students.ready:
+            return SICK
+        sick = [each.name for each in self.students if not each.ready]
+        return f"ready, but not {' and '.join(sick)}" if sick else "ready"
 
     async def load(self) -> None:
-        """Load the engine in a thread, so that probes are answered meanwhile."""
+        """Load the students in a thread, so that probes are answered meanwhile."""
         started_at = perf_counter()
         try:
-            engine = await asyncio.to_thread(self._load_engine, self.settings, self.metrics)
-            await engine.start(self._show_health)
+            engines = await asyncio.to_thread(self.students.load)
+            await self.students.start(engines, self._show_health)
         except Exception as error:  # noqa: BLE001 - whatever it is, the process must not live on unready
             told = str(error) if isinstance(error, LightMBERTError) else repr(error)
             self._fail(f"the model could not be loaded: {told}")
         else:
-            self._engine = engine
             if self.phase == "loading":  # not stopped meanwhile
                 self.phase = "ready"
                 self._show_health()
-            logger.info(
-                "ready",
-                extra={
-                    "seconds": round(perf_counter() - started_at, 3),
-                    "model": engine.manifest.name,
-                    "revision": engine.manifest.revision,
-                    "variant": engine.session.variant.file,
-                    "settings": engine.settings.model_dump(mode="json"),
-                },
-            )
+            self._log_ready(perf_counter() - started_at)
         finally:
             self.settled.set()
         await asyncio.to_thread(give_back)
         await self._widen()
+
+    def _log_ready(self, seconds: float) -> None:
+        """An event per student."""
+        for served in self.students:
+            manifest, settings = served.engine.manifest, served.engine.settings
+            logger.info(
+                "ready",
+                extra={
+                    "seconds": round(seconds, 3),
+                    "model": served.name,
+                    "revision": manifest.revision,
+                    "variant": served.engine.session.variant.file,
+                    "settings": settings.model_dump(mode="json", by_alias=True),
+                },
+            )
 
     async def _widen(self) -> None:
         """Not at once: who waited for the service to be ready comes first."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_WIDEN_AFTER_S):
                 await self.leaving.wait()
-        if self.ready and not self.leaving.is_set() and self._engine is not None:
-            await asyncio.to_thread(self._engine.widen)
-            await asyncio.to_thread(give_back)
+        for served in list(self.students):
+            if self.ready and not self.leaving.is_set():
+                await asyncio.to_thread(served.engine.widen)
+                await asyncio.to_thread(give_back)
 
     def enter(self) -> None:
         """A request has begun."""
@@ -149,11 +184,10 @@ class Service:
                 await self._quiet.wait()
         except TimeoutError:
             logger.error("drain timed out", extra={"requests": self._in_flight})
-        if self._engine is not None:
-            await self._engine.stop(timeout_s=0)
+        await self.students.stop()
 
     def _show_health(self) -> None:
-        if self._engine is not None and self._engine.broken and self.phase != "failed":
+        if self.students.broken and self.phase != "failed":
             self._fail(HOPELESS)
         self.metrics.ready.set(self.ready)
 

@@ -7,8 +7,16 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.runtime.cpus import allowed_cpus
 from app.runtime.providers import Device, PrecisionChoice
@@ -53,6 +61,21 @@ def _affordable(workers: int) -> int:
     return workers
 
 
+def _folders(given: object) -> object:
+    """One path, several as PATH has them, or a sequence, in which None stands for nothing given."""
+    if isinstance(given, str):
+        return tuple(filter(None, given.split(os.pathsep)))
+    return (given,) if isinstance(given, Path) else given
+
+
+def _splittable(folder: Path) -> Path:
+    if os.pathsep in str(folder):
+        raise ValueError(f"{folder} holds {os.pathsep!r}, which separates folders")
+    return folder
+
+
+Folder = Annotated[Path, AfterValidator(_splittable)]
+Folders = Annotated[tuple[Folder, ...], NoDecode, BeforeValidator(_folders), Field(min_length=1)]
 Key = Annotated[SecretStr, Field(min_length=1)]
 
 
@@ -60,11 +83,15 @@ class Settings(BaseSettings):
     """How the service runs. Names carry their unit."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True
+        env_prefix=PREFIX,
+        env_prefix_target="all",
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
     )
 
-    model_dir: Path = EMBEDDED_STUDENT
-    """The model folder to serve."""
+    model_dirs: Annotated[Folders, Field(alias="model_dir")] = (EMBEDDED_STUDENT,)
+    """The model folders to serve; the first is meant where a request names no model."""
 
     host: str = "127.0.0.1"
     """Where to listen; 0.0.0.0 for callers on other machines."""
@@ -157,14 +184,40 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What is logged: this and what is worse."""
 
+    @property
+    def model_dir(self) -> Path:
+        """The first model folder, or the only one."""
+        return self.model_dirs[0]
+
+    def for_student(self, folder: Path) -> "Settings":
+        """The same for the student in one folder alone."""
+        return self.model_copy(update={"model_dirs": (folder,)})
+
+    def variables(self) -> dict[str, str]:
+        """The environment that sets what was set here, secrets included."""
+        given = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        given |= {  # a dump hides them, as a log should
+            name: secret.get_secret_value()
+            for name in given
+            if isinstance(secret := getattr(self, name), SecretStr)
+        }
+        if "model_dir" in given:
+            given["model_dir"] = os.pathsep.join(given["model_dir"])
+        return {PREFIX + name.upper(): str(value) for name, value in given.items()}
+
+
+def fields_by_name() -> dict[str, FieldInfo]:
+    """The settings by the names that their variables and flags have."""
+    return {field.alias or name: field for name, field in Settings.model_fields.items()}
+
 
 def load_settings(**given: object) -> Settings:
-    """Settings from the environment, and from what was `given` instead, unless that is None.
+    """Settings from the environment, and from what was `given` instead, unless that is None or empty.
 
     Raises:
         ValueError: a `LIGHTMBERT_*` variable is not a setting, or its value is not valid.
     """
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = {PREFIX + name.upper() for name in fields_by_name()}
     unknown = sorted(
         name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known
     )
@@ -172,4 +225,4 @@ def load_settings(**given: object) -> Settings:
         raise ValueError(
             f"unknown settings: {', '.join(unknown)}; known: {', '.join(sorted(known))}"
         )
-    return Settings.model_validate({k: v for k, v in given.items() if v is not None})
+    return Settings.model_validate({k: v for k, v in given.items() if v not in (None, ())})

@@ -18,11 +18,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
 
-from pydantic import SecretStr
-
 from app import shared_metrics
 from app.handover import ENDED, FULL, READY, UNREADY, hand_over
-from app.settings import PREFIX, Settings
+from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -168,14 +166,7 @@ class Supervisor:
 
     def _environment(self) -> dict[str, str]:
         """What was set, the way it is set; what follows from the CPUs is for the worker to say."""
-        given = self._settings.model_dump(mode="json", exclude_unset=True)
-        given |= {  # a dump hides them, as a log should
-            name: secret.get_secret_value()
-            for name in given
-            if isinstance(secret := getattr(self._settings, name), SecretStr)
-        }
-        variables = {PREFIX + name.upper(): str(value) for name, value in given.items()}
-        return variables | {shared_metrics.FOLDER: str(self._folder)}
+        return self._settings.variables() | {shared_metrics.FOLDER: str(self._folder)}
 
     def _hear(self, worker: Worker) -> None:
         worker.listen()

@@ -81,9 +81,12 @@ def write_tokenizer(path: Path) -> None:
     tokenizer.save(str(path))
 
 
-def write_graph(path: Path, *, nudge: float = 0.0) -> None:
-    """`nudge` is added to every word, for a student that is not what its manifest says."""
-    table = ", ".join(str(number) for vector in WORDS.values() for number in vector)
+def write_graph(path: Path, *, nudge: float = 0.0, turn: int = 0) -> None:
+    """`nudge` is added to every word, for a student that is not what its manifest says.
+
+    Every word's numbers move by `turn` dimensions.
+    """
+    table = ", ".join(str(number) for vector in WORDS.values() for number in np.roll(vector, turn))
     text = GRAPH % (len(WORDS), table, HEADS, nudge)
     onnx.save(onnx.parser.parse_model(text), path)
 
@@ -143,3 +146,20 @@ def write_model_dir(folder: Path, alter: Callable[[dict[str, Any]], None] | None
         alter(described)
     save_manifest(folder, Manifest.model_validate(described))
     return folder
+
+
+def write_turned(
+    folder: Path, *, turn: int = 1, name: str = "turned", revision: str = "1", dimensions: int = 3
+) -> Path:
+    """Another student: its words lie `turn` dimensions further, and it has the head `topic` only."""
+
+    def alter(described: dict[str, Any]) -> None:
+        graph = folder / "model.onnx"
+        write_graph(graph, turn=turn)
+        described["variants"][0]["sha256"] = sha256(graph)
+        described |= {"name": name, "revision": revision, "embedding_dimension": dimensions}
+        del described["tasks"]["same"]
+        vector = [float(number) for number in np.roll(WORDS["hund"], turn)[:dimensions]]
+        described["golden"] = [{"text": "hund", "embedding": vector}]
+
+    return write_model_dir(folder, alter)

@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict
 from app.api.dialects import Told
 from app.api.errors import error_response
 from app.api.openapi import documented_error
-from app.api.requests import EngineDep, ServiceDep
+from app.api.requests import ServiceDep
 from app.engine import Engine
 from app.errors import NotReadyError
 from app.runtime.cpus import cpu_name
+from app.students import Served
 from app.versions import versions
 
 router = APIRouter(tags=["health"])
@@ -43,6 +44,8 @@ class ModelInfo(_Shown):
 
 
 class RuntimeInfo(BaseModel):
+    """How one model is run."""
+
     precision: str
     target: str
     file: str
@@ -69,8 +72,19 @@ class Limits(_Shown):
     drain_timeout_s: float
 
 
+class ServedModel(ModelInfo):
+    max_tokens: int
+    """Per text, special tokens included."""
+    ready: bool
+    """False while it keeps failing; requests that name it are answered with 503."""
+    runtime: RuntimeInfo
+
+
 class Info(BaseModel):
     model: ModelInfo
+    """The default: that of requests which name none."""
+    models: list[ServedModel]
+    """All, the default first."""
     runtime: RuntimeInfo
     limits: Limits
     versions: dict[str, str]
@@ -89,8 +103,10 @@ async def livez(service: ServiceDep) -> Response | State:
 @router.head("/readyz", response_model=None, include_in_schema=False)
 @router.get("/readyz", response_model=State, responses=_NOT_READY)
 async def readyz(service: ServiceDep) -> Response | State:
-    """200 while work is accepted: the model is loaded, has passed its self-test, and runs."""
-    return State(state="ready") if service.ready else _unwell(service.state)
+    """200 while work is accepted: every model was loaded and has passed its self-test, and one
+    of them runs at least.
+    """
+    return State(state=service.state) if service.ready else _unwell(service.state)
 
 
 @router.get("/metrics", response_class=Response)
@@ -100,14 +116,27 @@ async def metrics(service: ServiceDep) -> Response:
 
 
 @router.get("/info", responses=_NOT_READY)
-async def info(engine: EngineDep) -> Info:
+async def info(service: ServiceDep) -> Info:
     """What is served, how, and within which limits."""
+    students = service.at_work()
+    engine = students.default.engine
     limits = {"max_tokens": engine.manifest.max_tokens, **engine.settings.model_dump()}
     return Info(
         model=ModelInfo.model_validate(engine.manifest),
+        models=[_served(each) for each in students],
         runtime=_runtime(engine),
         limits=Limits.model_validate(limits),
         versions=versions(),
+    )
+
+
+def _served(served: Served) -> ServedModel:
+    engine = served.engine
+    return ServedModel(
+        **ModelInfo.model_validate(engine.manifest).model_dump(),
+        max_tokens=engine.manifest.max_tokens,
+        ready=served.ready,
+        runtime=_runtime(engine),
     )
 
 

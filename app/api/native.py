@@ -71,7 +71,7 @@ class _NativeRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
     model: str | None = None
-    """If given, it must be the name of the model served here (GET /info)."""
+    """The name of a model that is served here (GET /info); the first of them if left out."""
     truncate: bool = False
     """Read only the beginning of a text above the token limit, and report it, instead of
     refusing the request."""

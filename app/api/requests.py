@@ -13,6 +13,7 @@ from app.admission import Terms
 from app.api.errors import input_error
 from app.api.keys import require_key
 from app.api.terms import read_terms
+from app.api.watch import hold
 from app.engine import Engine
 from app.errors import BodyTooLargeError
 from app.metrics import Priority
@@ -33,13 +34,7 @@ async def current_service(request: Request) -> Service:  # a plain function woul
     return service
 
 
-async def current_engine(service: Annotated[Service, Depends(current_service)]) -> Engine:
-    """The engine, or a 503 before the body is read."""
-    return service.engine
-
-
 ServiceDep = Annotated[Service, Depends(current_service)]
-EngineDep = Annotated[Engine, Depends(current_engine)]
 
 
 def admitted(request: Request) -> Terms:
@@ -47,40 +42,41 @@ def admitted(request: Request) -> Terms:
 
     Raises:
         UnauthorizedError: the caller carries no key where one is needed.
-        NotReadyError: there is no engine now.
-        OverloadedError: even one text would wait too long.
+        NotReadyError: no student works now.
+        OverloadedError: even one text would wait too long, whichever student it is for.
         InputError: a header is malformed.
     """
     require_key(request)
     service: Service = request.app.state.service
-    engine = service.engine
-    terms = read_terms(request.headers, engine.settings)
+    terms = read_terms(request.headers, service.settings)
     small = int(_announced(request) or _SMALL_BYTES) < _SMALL_BYTES
     assumed: Priority | None = "interactive" if small else None
-    engine.check_load(terms if terms.priority else replace(terms, priority=assumed))
+    service.check_load(terms if terms.priority else replace(terms, priority=assumed))
     return terms
 
 
 def engine_for(request: Request, model: str | None) -> Engine:
-    """The engine of the model that a body names, or of the only one.
+    """The engine of the student that a body names, or of the default one.
+
+    The request holds it until its handler returns, see `app.api.watch`.
 
     Raises:
         UnknownModelError, NotReadyError.
     """
     service: Service = request.app.state.service
-    engine = service.engine
-    engine.check_model(model)
-    return engine
+    served = service.student(model)
+    hold(request.scope, served)
+    return served.engine
 
 
 def engines(request: Request) -> list[Engine]:
-    """Every engine that serves a model here.
+    """Every engine that serves a model here, the default first.
 
     Raises:
         NotReadyError.
     """
     service: Service = request.app.state.service
-    return [service.engine]
+    return [served.engine for served in service.at_work()]
 
 
 async def body_of(request: Request, model: type[BodyT]) -> BodyT:

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 
+from prometheus_client import Histogram
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -11,8 +12,21 @@ from app.api.errors import CLIENT_GONE, answer_to
 from app.errors import LightMBERTError
 from app.metrics import EMBED_TASK, STATUSES
 from app.service import Service
+from app.students import Served
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+_HELD = "lightmbert.held"
+"""Where a request's scope says which student it holds."""
+
+
+def hold(scope: Scope, served: Served) -> None:
+    """Keep the student at work until the handler of this request returns."""
+    before: Served | None = scope[_HELD]
+    if before is not None:
+        before.leave()
+    served.enter()
+    scope[_HELD] = served
 
 
 class Watch:
@@ -26,9 +40,9 @@ class Watch:
         self._app = app
         self._service = service
         self._handlers = handlers
-        requests, seconds = service.metrics.requests, service.metrics.request_duration_seconds
+        requests = service.metrics.requests
         self._counters = {(p, s): requests.labels(p, s) for p in handlers for s in STATUSES}
-        self._seconds = {("/embed", EMBED_TASK): seconds.labels("/embed", EMBED_TASK)}
+        self._seconds: dict[tuple[str, str, str], Histogram] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         handler = self._handlers.get(scope["path"]) if scope["type"] == "http" else None
@@ -62,16 +76,21 @@ class Watch:
             counter.inc()
         if status == "200":
             task = scope.get("state", {}).get("task", EMBED_TASK)
-            if (path, task) not in self._seconds:
-                metric = self._service.metrics.request_duration_seconds
-                self._seconds[path, task] = metric.labels(path, task)
-            self._seconds[path, task].observe(seconds)
+            key = path, task, scope[_HELD].name
+            if key not in self._seconds:
+                self._seconds[key] = self._service.metrics.request_duration_seconds.labels(*key)
+            self._seconds[key].observe(seconds)
 
 
 async def _answer(handler: Handler, scope: Scope, receive: Receive, send: Send) -> None:
     request = Request(scope, receive)
+    scope[_HELD] = None
     try:
         response = await handler(request)
     except (LightMBERTError, ClientDisconnect) as error:  # any other is a bug, and told further out
         response = answer_to(request, error)
+    finally:
+        held: Served | None = scope[_HELD]
+        if held is not None:
+            held.leave()
     await response(scope, receive, send)

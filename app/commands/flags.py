@@ -5,22 +5,27 @@ came from. What is a secret comes from the environment only: a command line is s
 who may list processes.
 """
 
+import os
 from inspect import Parameter, Signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic import SecretStr
 
 from app.commands.options import model_folders
-from app.settings import PREFIX, Settings
+from app.settings import PREFIX, fields_by_name
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
+_SEVERAL = {"model_dir": "--model"}
+"""Flags that may be given more than once, and what they are called then."""
+
 
 def secrets() -> list[str]:
     """The variables that have no flag."""
-    return [PREFIX + name.upper() for name, field in _fields() if _is_secret(field)]
+    return [PREFIX + name.upper() for name, field in fields_by_name().items() if _is_secret(field)]
 
 
 def parameters() -> list[Any]:
@@ -30,8 +35,11 @@ def parameters() -> list[Any]:
         """Only its signature is used."""
 
     defaults = _defaults()
-    flags = {name: _flag(name, field, defaults[name]) for name, field in _fields()}
-    shown = [flag for name, flag in flags.items() if not _is_secret(Settings.model_fields[name])]
+    shown = [
+        _flag(name, field, defaults[name])
+        for name, field in fields_by_name().items()
+        if not _is_secret(field)
+    ]
     serve.__signature__ = Signature(shown)  # type: ignore[attr-defined]  # functions have one
     serve.__annotations__ = {}
     made = typer.Typer(add_completion=False)
@@ -39,22 +47,20 @@ def parameters() -> list[Any]:
     return typer.main.get_command(made).params
 
 
-def _fields() -> "list[tuple[str, FieldInfo]]":
-    return list(Settings.model_fields.items())
-
-
 def _flag(name: str, field: "FieldInfo", default: object) -> Parameter:
     kind = _kind(field)
     chosen = kind is bool or get_origin(kind) is Literal
+    names = [_SEVERAL[name], f"--{name.replace('_', '-')}"] if name in _SEVERAL else []
     option = typer.Option(
+        *names,
         envvar=(variable := PREFIX + name.upper()),
         help=f"{field.description}  [{variable}={_shown(default)}]".replace("\n", " "),
         show_envvar=False,
         show_default=False,
-        metavar=None if chosen else f"<{getattr(kind, '__name__', 'str').lower()}>",
+        metavar=None if chosen else "<path>" if names else f"<{kind.__name__.lower()}>",
         autocompletion=model_folders if name == "model_dir" else None,
     )
-    typed = kind if chosen else str
+    typed = kind if chosen else list[Path] if names else str
     annotation = Annotated[typed | None, option]  # type: ignore[valid-type]  # it is made here
     return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
@@ -74,7 +80,7 @@ def _is_secret(field: "FieldInfo") -> bool:
 def _defaults() -> dict[str, Any]:
     """What each setting is on this machine where nothing is said of it."""
     known: dict[str, Any] = {}
-    for name, field in _fields():
+    for name, field in fields_by_name().items():
         known[name] = field.get_default(call_default_factory=True, validated_data=known)
     return known
 
@@ -82,4 +88,6 @@ def _defaults() -> dict[str, Any]:
 def _shown(default: object) -> str:
     if isinstance(default, bool):
         return str(default).lower()
+    if isinstance(default, tuple):
+        return os.pathsep.join(map(str, default))
     return "none" if default is None else str(default)

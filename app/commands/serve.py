@@ -13,6 +13,7 @@ SERVE_EXAMPLES = (
     examples(
         "lightmbert serve",
         "lightmbert serve --port 9000 --workers 2",
+        "lightmbert serve --model models/a --model models/b   requests name the one they mean",
         "LIGHTMBERT_API_KEY=secret lightmbert serve --host 0.0.0.0",
     )
     + "\n\nIn brackets: the variable that says the same, and its value on this machine where "
@@ -41,11 +42,11 @@ class ServeCommand(TyperCommand):
 def serve(ctx: typer.Context) -> None:
     """Run the HTTP service until it is told to stop."""
     settings = settings_from(**ctx.meta["flags"])
-    from app.runtime.artifact import load_manifest
+    from app.runtime.artifact import load_manifests
     from app.serve import listen
     from app.serve import serve as serve_until_stopped
 
-    load_manifest(settings.model_dir)  # what is wrong here is said before anything starts
+    load_manifests(settings.model_dirs)  # what is wrong here is said before anything starts
     try:
         listening = listen(settings.host, settings.port)
     except OSError as error:

@@ -5,6 +5,7 @@ which refuses a folder whose files are missing, altered or outside of it.
 """
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
@@ -193,6 +194,22 @@ def load_manifest(folder: Path) -> Manifest:
         raise ManifestError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise ManifestError(f"{path} is not a valid manifest: {error}") from error
+
+
+def load_manifests(folders: Iterable[Path]) -> dict[str, Manifest]:
+    """The manifests of several folders by the names of their models.
+
+    Raises:
+        ManifestError: see `load_manifest`; or two models have one name.
+    """
+    manifests: dict[str, Manifest] = {}
+    of: dict[str, Path] = {}
+    for folder in folders:
+        manifest = load_manifest(folder)
+        if manifest.name in of:
+            raise ManifestError(f"{of[manifest.name]} and {folder} are both named {manifest.name}")
+        of[manifest.name], manifests[manifest.name] = folder, manifest
+    return manifests
 
 
 def verify_file(folder: Path, entry: HashedFile) -> Path:

@@ -16,8 +16,8 @@ from app.main import create_app
 from app.metrics import Metrics
 from app.runtime.session import StudentSession
 from app.runtime.tokenizer import Encoded, Tokenizer
-from app.service import LoadEngine
 from app.settings import Settings
+from app.students import LoadEngine
 
 
 class GatedSession(StudentSession):
@@ -86,7 +86,7 @@ class Client(httpx.AsyncClient):
 
 @asynccontextmanager
 async def serving(
-    model_dir: Path,
+    model_dir: Path | Sequence[Path],
     *,
     load_engine: LoadEngine = Engine.load,
     loaded: bool = True,

@@ -1,20 +1,23 @@
 """Every setting is a flag of `serve`, its own variable, and a line of its help; secrets are not."""
 
+import os
 import re
+from pathlib import Path
 
 import pytest
+from toy_student import write_model_dir
 from typer.testing import CliRunner
 
 from app.cli import app
 from app.commands.flags import parameters, secrets
-from app.settings import PREFIX, Settings
+from app.settings import PREFIX, fields_by_name
 
 SECRETS = {"api_key", "admin_key"}
 
 
 def flags() -> dict[str, str]:
     """The long flag of each setting."""
-    return {each.name: each.opts[0] for each in parameters()}
+    return {each.name: each.opts[-1] for each in parameters()}
 
 
 def help_of_serve() -> str:
@@ -22,7 +25,7 @@ def help_of_serve() -> str:
 
 
 def test_every_setting_but_secrets_is_a_flag_of_its_name() -> None:
-    assert set(flags()) == set(Settings.model_fields) - SECRETS
+    assert set(flags()) == set(fields_by_name()) - SECRETS
     assert all(flag == "--" + name.replace("_", "-") for name, flag in flags().items())
 
 
@@ -35,7 +38,7 @@ def test_secrets_have_variables_only_and_help_names_them() -> None:
 def test_help_says_of_every_flag_what_it_is_its_variable_and_its_default() -> None:
     told = help_of_serve().replace("- ", "-")
     for name in flags():
-        field = Settings.model_fields[name]
+        field = fields_by_name()[name]
         assert field.description, name
         assert f"[{PREFIX}{name.upper()}=" in told
     assert "[LIGHTMBERT_PORT=8000]" in told
@@ -62,3 +65,15 @@ def test_a_flag_goes_before_its_variable(monkeypatch: pytest.MonkeyPatch) -> Non
     result = CliRunner().invoke(app, ["serve", "--max-wait-s", "-3", "--no-autotune"])
     assert "max_wait_s: Input should be greater than 0, not '-3'" in result.stderr
     assert "port: Input should be greater than or equal to 0, not '-2'" in result.stderr
+
+
+@pytest.mark.parametrize("flag", ["--model", "--model-dir"])
+def test_several_model_folders_are_given_by_one_flag_or_one_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flag: str
+) -> None:
+    folders = [str(write_model_dir(tmp_path / name)) for name in ("one one", "another")]
+    by_flag = CliRunner().invoke(app, ["serve", flag, folders[0], flag, folders[1]])
+    monkeypatch.setenv("LIGHTMBERT_MODEL_DIR", os.pathsep.join(folders))
+    by_variable = CliRunner().invoke(app, ["serve"])
+    told = f"lightmbert: {folders[0]} and {folders[1]} are both named toy\n"
+    assert (by_flag.stderr, by_variable.stderr) == (told, told)

@@ -141,16 +141,17 @@ async def test_info_tells_model_runtime_and_every_limit(toy_model_dir: Path) -> 
 
 async def test_every_series_exists_before_the_first_request(toy_model_dir: Path) -> None:
     tasks = (("/embed", "embed"), ("/classify", "topic"), ("/classify", "same"))
+    model = {"model": "toy"}
     series: list[tuple[str, dict[str, str]]] = [
         *(("requests_total", {"route": r, "status": s}) for r in ROUTES for s in STATUSES),
-        *(("request_duration_seconds_count", {"route": r, "task": t}) for r, t in tasks),
+        *(("request_duration_seconds_count", {"route": r, "task": t, **model}) for r, t in tasks),
         *(("stage_duration_seconds_count", {"stage": stage}) for stage in STAGES),
         *(("errors_total", {"code": kind.code}) for kind in error_types()),
         *(("tokens_total", {"kind": kind}) for kind in ("real", "padded")),
         *((name, {}) for name in ("queue_tokens", "queue_texts", "in_flight_requests")),
         *((name, {}) for name in ("batch_texts_count", "batch_tokens_count")),
         *(("dropped_texts_total", {"reason": reason}) for reason in DROP_REASONS),
-        *(("predicted_wait_seconds", {"priority": each}) for each in PRIORITIES),
+        *(("predicted_wait_seconds", {"priority": each, **model}) for each in PRIORITIES),
         *(("cache_texts_total", {"outcome": outcome}) for outcome in ("hit", "miss")),
         *((name, {}) for name in ("truncated_texts_total", "shared_texts_total", "cache_bytes")),
     ]
@@ -174,9 +175,9 @@ async def test_a_request_leaves_its_traces_and_no_new_series(toy_model_dir: Path
         assert await series(http) == before
         assert http.value("requests_total", route="/embed", status="200") == 1
         assert http.value("requests_total", route="/embed", status="405") == 1
-        assert http.value("request_duration_seconds_count", route="/embed", task="embed") == 1
-        labels = {"route": "/classify", "task": "topic"}
-        assert http.value("request_duration_seconds_count", **labels) == 1
+        for route, task in (("/embed", "embed"), ("/classify", "topic")):
+            labels = {"route": route, "task": task, "model": "toy"}
+            assert http.value("request_duration_seconds_count", **labels) == 1
         for stage in ("tokenize", "queue", "serialize"):
             assert http.value("stage_duration_seconds_count", stage=stage) == 2
         assert http.value("errors_total", code="unknown_task") == 1

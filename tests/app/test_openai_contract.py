@@ -222,5 +222,6 @@ async def test_requests_are_counted_and_timed(http: Client) -> None:
     await http.post(PATH, json={"input": "hund", "model": "big"})
     assert http.value("requests_total", route=PATH, status="200") == 1
     assert http.value("requests_total", route=PATH, status="404") == 1
-    assert http.value("request_duration_seconds_count", route=PATH, task="embed") == 1
+    labels = {"route": PATH, "task": "embed", "model": "toy"}
+    assert http.value("request_duration_seconds_count", **labels) == 1
     assert http.value("errors_total", code="unknown_model") == 1

@@ -95,3 +95,24 @@ def test_the_older_kind_of_quota_is_read_too(tmp_path: Path) -> None:
     assert cpu_quota(tmp_path, "/") == 2.0
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
     assert cpu_quota(tmp_path, "/") is None
+
+
+@pytest.mark.parametrize("given", ["/a:/b", "/a:/b:", [Path("/a"), Path("/b")]])
+def test_several_model_folders_may_be_named(given: object) -> None:
+    settings = load_settings(model_dir=given)
+    assert settings.model_dirs == (Path("/a"), Path("/b"))
+    assert settings.model_dir == Path("/a")
+
+
+@pytest.mark.parametrize("given", ["", ":", [], [Path("/a:/b")]])
+def test_none_at_all_or_one_that_cannot_be_told_apart_is_refused(given: object) -> None:
+    with pytest.raises(ValidationError, match="model_dir"):
+        load_settings(model_dir=given)
+
+
+def test_what_was_set_can_be_told_to_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"model_dir": "/a:/b", "port": 7_000, "api_key": "geheim", "max_wait_s": 2.5}
+    settings = load_settings(**given)
+    for name, value in settings.variables().items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == settings

@@ -5,6 +5,9 @@ import pytest
 from hypothesis import settings
 from toy_student import write_model_dir
 
+# Other packages, another environment: `make conformance`.
+collect_ignore = ["conformance"]
+
 # Time limits measure the machine, not the code.
 settings.register_profile("steady", deadline=None, max_examples=50)
 settings.load_profile("steady")

@@ -1,0 +1,58 @@
+"""The table of clients in app/api/README.md says what these tests show, and nothing else."""
+
+import ast
+import re
+from importlib import metadata
+
+from live import ROOT
+
+HERE = ROOT / "tests" / "conformance"
+
+
+OURS = {"test_clients_table.py"}
+"""Files that test no client."""
+
+
+def rows() -> list[list[str]]:
+    """Client, version, call, what to set, test: the cells of each row, without their code marks."""
+    readme = (ROOT / "app" / "api" / "README.md").read_text(encoding="utf-8")
+    section = re.search(r"^## Clients\n(.*?)(?=^## |\Z)", readme, re.DOTALL | re.MULTILINE)
+    assert section, "there is no section of clients"
+    lines = [line for line in section[1].splitlines() if line.startswith("| `")]
+    return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines]
+
+
+def defined() -> dict[str, str]:
+    """Each test of this folder, and the file that holds it."""
+    return {
+        node.name: path.name
+        for path in HERE.glob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+    }
+
+
+def pins() -> dict[str, str]:
+    text = (HERE / "clients.txt").read_text(encoding="utf-8")
+    return dict(re.findall(r"^([\w.-]+)==(\S+)$", text, re.MULTILINE))
+
+
+def test_every_row_names_a_test_of_that_client() -> None:
+    there = defined()
+    for client, _, _, _, name in rows():
+        assert name in there, name
+        imported = (HERE / there[name]).read_text(encoding="utf-8")
+        words = client.replace("-", "_").split("_")
+        assert any(word in imported for word in words), f"{there[name]} knows nothing of {client}"
+
+
+def test_every_version_is_the_one_that_is_pinned_and_installed() -> None:
+    pinned = pins()
+    for client, version, *_ in rows():
+        assert pinned[client] == version, client
+        assert metadata.version(client) == version, client
+
+
+def test_every_client_that_is_tested_has_a_row() -> None:
+    assert {defined()[row[4]] for row in rows()} == set(defined().values()) - OURS

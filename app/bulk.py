@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, Protocol
 
 from anyio.from_thread import start_blocking_portal
 
@@ -23,7 +23,7 @@ MAX_IN_FLIGHT = 4
 MAX_CHUNK_ROWS = 256
 MAX_CHUNK_CHARACTERS = 4_194_304
 
-Status = Literal["ok", "truncated", "blank", "too_long"]
+Status = Literal["ok", "truncated", "blank", "too_long", "unreadable"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -43,6 +43,18 @@ class Question(Protocol):
 
     async def ask(self, engine: Engine, texts: list[str]) -> Answers: ...
 
+    def described(self, engine: Engine) -> dict[str, Any]:
+        """Everything of question and model that decides the answers, as JSON values."""
+
+
+def _model(engine: Engine) -> dict[str, Any]:
+    manifest = engine.manifest
+    return {
+        "model": manifest.name,
+        "revision": manifest.revision,
+        "variant": engine.session.variant.sha256,
+    }
+
 
 @dataclass(frozen=True)
 class Classify:
@@ -56,6 +68,9 @@ class Classify:
     async def ask(self, engine: Engine, texts: list[str]) -> Answers:
         answer = await engine.classify(texts, task=self.task, top_k=self.top_k, truncate=True)
         return Answers(answer.ranking.records(), frozenset(answer.usage.truncated))
+
+    def described(self, engine: Engine) -> dict[str, Any]:
+        return _model(engine) | {"question": "classify"} | asdict(self)
 
 
 @dataclass(frozen=True)
@@ -71,13 +86,16 @@ class Embed:
         results = [{"embedding": vector} for vector in answer.vectors]
         return Answers(results, frozenset(answer.usage.truncated))
 
+    def described(self, engine: Engine) -> dict[str, Any]:
+        return _model(engine) | {"question": "embed"} | asdict(self)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Answered:
     row: Row
     status: Status
     result: Record | None
-    """None where the text is blank or too long."""
+    """None where the text is blank, too long or cannot be read."""
 
     def record(self, columns: Sequence[str]) -> Record:
         """What is written of it: where it was, how it went, and `columns` of the result."""
@@ -147,14 +165,15 @@ async def _answer(
     chunk: list[Row], question: Question, engine: Engine, truncate: bool
 ) -> list[Answered]:
     """All rows of a chunk. Too long ones are run too: which they are is known only then."""
-    texts = [row.text for row in chunk if row.text.strip()]
+    texts = [row.text for row in chunk if row.text.strip()]  # what cannot be read has none
     answers = await question.ask(engine, texts) if texts else Answers([], frozenset())
     results = enumerate(answers.results)
     answered = []
     for row in chunk:
         index, result = next(results) if row.text.strip() else (None, None)
-        status: Status = "ok" if result is not None else "blank"
-        if index in answers.truncated:
-            status = "truncated" if truncate else "too_long"
+        status: Status = "blank" if row.problem is None else "unreadable"
+        if result is not None:
+            cut: Status = "truncated" if truncate else "too_long"
+            status = cut if index in answers.truncated else "ok"
         answered.append(Answered(row, status, None if status == "too_long" else result))
     return answered

@@ -1,7 +1,7 @@
 """Rows of text from files and standard input, one at a time.
 
-Memory holds one row, or one slice of a parquet file. A blank row is a row all the same; a file
-that is not what its name says is an error that names the file and the place.
+Memory holds one row, or one slice of a parquet file. A row that is blank or cannot be read is a
+row all the same; a file that is not what its name says is an error that names file and place.
 """
 
 import codecs
@@ -10,9 +10,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -23,6 +23,7 @@ MAX_ROW_BYTES = 16_777_216
 """A longer row is no text, but a file with other line ends or an unclosed quote."""
 
 _SLICE_ROWS = 1_024
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class FileError(LightMBERTError):
@@ -38,6 +39,20 @@ class Row:
     """Counted from 1. The header of a csv file is not counted."""
     text: str
     """Blank where the row has no text."""
+    problem: str | None = None
+    """Why it cannot be read, of a row that is not what its neighbours are."""
+    read_bytes: int = field(default=0, compare=False)
+    """Of all files so far, this row included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """In the place of a text."""
+
+    why: str
+
+
+Read = str | Unreadable
 
 
 class Reader:
@@ -62,39 +77,50 @@ class Reader:
             texts = _READERS[file.suffix.lower()](self, file)
             with naming(file, "read"):
                 for number, text in enumerate(texts, start=1):
-                    yield Row(str(file), number, text)
+                    problem = text.why if isinstance(text, Unreadable) else None
+                    read = "" if isinstance(text, Unreadable) else text
+                    yield Row(str(file), number, read, problem, self.read_bytes)
 
-    def _txt(self, file: Path) -> Iterator[str]:
-        return (line.rstrip("\r\n") for line in self._lines(file))
+    def _txt(self, file: Path) -> Iterator[Read]:
+        for line in self._lines(file):
+            yield line if isinstance(line, Unreadable) else _decoded(line.rstrip(b"\r\n"))
 
-    def _csv(self, file: Path) -> Iterator[str]:
+    def _csv(self, file: Path) -> Iterator[Read]:
         csv.field_size_limit(MAX_ROW_BYTES)
-        reader = csv.reader(self._lines(file), strict=True)
+        reader = csv.reader(self._whole_lines(file), strict=True)
         try:
             index = self._index_in(next(reader, []), file)
             for fields in reader:
-                yield fields[index] if index < len(fields) else ""
+                field = fields[index] if index < len(fields) else ""
+                yield _decoded(field.encode(errors="surrogateescape"))
         except csv.Error as error:
             raise FileError(f"{file} line {reader.line_num} is not csv: {error}") from None
 
-    def _jsonl(self, file: Path) -> Iterator[str]:
+    def _jsonl(self, file: Path) -> Iterator[Read]:
+        """A first row that is wrong is a wrong file; a later one is a wrong row."""
         for number, line in enumerate(self._lines(file), start=1):
-            yield self._text_of(line, f"{file} row {number}") if line.strip() else ""
+            text = self._text_of(line)
+            if isinstance(text, Unreadable) and number == 1:
+                raise FileError(f"{file} row 1: {text.why}")
+            yield text
 
-    def _text_of(self, line: str, place: str) -> str:
+    def _text_of(self, line: bytes | Unreadable) -> Read:
+        if isinstance(line, Unreadable) or not line.strip():
+            return line if isinstance(line, Unreadable) else ""
         try:
             record = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            raise FileError(f"{place} is not JSON: {error.msg}") from None
+            return Unreadable(f"not JSON: {error.msg}")
         if not isinstance(record, dict):
-            raise FileError(f"{place} is not a JSON object: {type(record).__name__}")
-        self._index_in(list(record), place)
+            return Unreadable(f"not a JSON object: {type(record).__name__}")
+        if self._column not in record:
+            return Unreadable(self._lacking(list(record)))
         text = record[self._column]
         if not isinstance(text, str | None):
-            raise FileError(f"{place}: {self._column!r} is not text: {type(text).__name__}")
+            return Unreadable(f"{self._column!r} is not text: {type(text).__name__}")
         return text or ""
 
-    def _parquet(self, file: Path) -> Iterator[str]:
+    def _parquet(self, file: Path) -> Iterator[Read]:
         arrow = pyarrow()
         bytes_before, rows = self.read_bytes, 0
         try:
@@ -110,31 +136,52 @@ class Reader:
         except (arrow.ArrowException, UnicodeDecodeError) as error:
             raise FileError(f"{file} cannot be read as parquet: {error}") from error
 
-    def _lines(self, file: Path) -> Iterator[str]:
+    def _whole_lines(self, file: Path) -> Iterator[str]:
+        """Of a file that cannot be read on after a line that is too long."""
+        for number, line in enumerate(self._lines(file), start=1):
+            if isinstance(line, Unreadable):
+                raise FileError(f"{file} line {number} is {line.why}")
+            yield line.decode(errors="surrogateescape")
+
+    def _lines(self, file: Path) -> Iterator[bytes | Unreadable]:
         """Lines with their ends, which only a line feed makes."""
         with nullcontext(sys.stdin.buffer) if file == STDIN else file.open("rb") as stream:
-            number = 0
+            first = True
             while line := stream.readline(MAX_ROW_BYTES + 1):
-                number += 1
                 self.read_bytes += len(line)
+                if first and line.startswith(_UTF16):
+                    raise FileError(f"{file} is UTF-16; make it UTF-8: iconv -f UTF-16 -t UTF-8")
                 if len(line) > MAX_ROW_BYTES:
-                    raise FileError(f"{file} line {number} is longer than {MAX_ROW_BYTES} bytes")
-                try:
-                    yield line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").decode()
-                except UnicodeDecodeError as error:
-                    where = f"{file} line {number} byte {error.start + 1}"
-                    raise FileError(f"{where} is not UTF-8: {error.reason}") from None
+                    self._pass_over_line(stream, line)
+                    yield Unreadable(f"longer than {MAX_ROW_BYTES} bytes")
+                else:
+                    yield line.removeprefix(codecs.BOM_UTF8) if first else line
+                first = False
 
-    def _index_in(self, columns: Sequence[str], place: Path | str) -> int:
+    def _pass_over_line(self, stream: BinaryIO, piece: bytes) -> None:
+        """To the end of the line that `piece` is the beginning of."""
+        while piece and not piece.endswith(b"\n"):
+            piece = stream.readline(MAX_ROW_BYTES)
+            self.read_bytes += len(piece)
+
+    def _index_in(self, columns: Sequence[str], file: Path) -> int:
         if self._column not in columns:
-            there = ", ".join(columns) or "none"
-            raise FileError(
-                f"{place} has no column {self._column!r}; it has: {there}. Name one with --column"
-            )
+            raise FileError(f"{file} has {self._lacking(columns)}")
         return columns.index(self._column)
 
+    def _lacking(self, columns: Sequence[str]) -> str:
+        there = ", ".join(columns) or "none"
+        return f"no column {self._column!r}; it has: {there}. Name one with --column"
 
-_READERS: dict[str, Callable[[Reader, Path], Iterator[str]]] = {
+
+def _decoded(line: bytes) -> Read:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        return Unreadable(f"not UTF-8 at byte {error.start + 1}: {error.reason}")
+
+
+_READERS: dict[str, Callable[[Reader, Path], Iterator[Read]]] = {
     "": Reader._txt,  # standard input and pipes
     ".txt": Reader._txt,
     ".csv": Reader._csv,
@@ -151,6 +198,9 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
         FileError: there is no such path, its kind is unknown, or a folder holds nothing to read.
     """
     files = [file for path in paths for file in _files_at(path)]
+    for file in files:
+        if file != STDIN and not os.access(file, os.R_OK):
+            raise FileError(f"{file} cannot be read: Permission denied")
     if any(file.suffix.lower() == ".parquet" for file in files):
         pyarrow()  # said before any work is done
     return files

@@ -21,6 +21,14 @@ def model_folders(incomplete: str) -> list[str]:
     return [each for each in typed if each.startswith(incomplete.removeprefix("./"))]
 
 
+def tasks(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Completion: the heads of the model folder that is named, or of the embedded one."""
+    from app.runtime.artifact import load_manifest
+
+    settings = settings_from(model_dir=ctx.params.get("model_dir"))
+    return [name for name in load_manifest(settings.model_dir).tasks if name.startswith(incomplete)]
+
+
 ModelDir = Annotated[
     Path | None,
     typer.Option(

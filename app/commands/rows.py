@@ -2,17 +2,21 @@
 
 import sys
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.commands.group import examples
-from app.commands.options import Device, ModelDir, settings_from
+from app.commands.group import CommandError, examples
+from app.commands.options import Device, ModelDir, print_json, settings_from, tasks
 
 if TYPE_CHECKING:
-    from app.bulk import Question
+    from app.bulk import Answered, Question
+    from app.files import Reader
+    from app.progress import Progress
     from app.settings import Settings
+    from app.unfinished import Stream, Unfinished
 
 Paths = Annotated[
     list[Path] | None,
@@ -30,12 +34,24 @@ Column = Annotated[str, typer.Option(help="Where csv, jsonl and parquet hold the
 Truncate = Annotated[
     bool, typer.Option("--truncate", help="Read the beginning of a text that is too long.")
 ]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Stop at the first row that has no answer, with status 1.")
+]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Begin anew where an earlier run was not finished.")
+]
+Summary = Annotated[
+    bool, typer.Option("--json", help="Print what was done as JSON; needs --output.")
+]
 
 ABOUT_ROWS = """
 
-Each row gives one record, in order: file, row (from 1), status, and {columns}.
-status is ok, truncated, blank or too_long; the last two have null for an answer and are
-told on standard error. Exit status 1 where a text was too long.
+Each row gives one record, in order: file, row (from 1), status, and {columns}. status is ok,
+truncated, blank, too_long or unreadable; the last three have null for an answer and are told on
+standard error.
+
+With --output, a run that was stopped, even killed, goes on after the last row that was kept when
+the same command is given again: until then its rows are in a folder OUTPUT.partial.
 """
 CLASSIFY_HELP = "Give each row of text its labels." + ABOUT_ROWS.format(
     columns="label, score, scores"
@@ -52,24 +68,39 @@ EMBED_EXAMPLES = examples(
 )
 
 
+@dataclass(frozen=True)
+class How:
+    """What does not change the answers."""
+
+    output: Path | None
+    column: str
+    truncate: bool
+    strict: bool
+    restart: bool
+    json: bool
+
+
 def classify(
     paths: Paths = None,
     task: Annotated[
-        str | None, typer.Option(help="Which head; a model with one head needs no name.")
+        str | None,
+        typer.Option(help="Which head; a model with one head needs no name.", autocompletion=tasks),
     ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="The best labels only.")] = None,
     output: Output = None,
     column: Column = "text",
     truncate: Truncate = False,
+    strict: Strict = False,
+    restart: Restart = False,
+    json: Summary = False,
     model_dir: ModelDir = None,
     device: Device = None,
 ) -> None:
     settings = settings_from(model_dir=model_dir, device=device)
     from app.bulk import Classify
 
-    _answer_files(
-        Classify(task, top_k), settings, paths, output=output, column=column, truncate=truncate
-    )
+    how = How(output, column, truncate, strict, restart, json)
+    _answer_files(Classify(task, top_k), settings, paths, how)
 
 
 def embed(
@@ -80,52 +111,80 @@ def embed(
     output: Output = None,
     column: Column = "text",
     truncate: Truncate = False,
+    strict: Strict = False,
+    restart: Restart = False,
+    json: Summary = False,
     model_dir: ModelDir = None,
     device: Device = None,
 ) -> None:
     settings = settings_from(model_dir=model_dir, device=device)
     from app.bulk import Embed
 
-    _answer_files(
-        Embed(dimensions), settings, paths, output=output, column=column, truncate=truncate
-    )
+    how = How(output, column, truncate, strict, restart, json)
+    _answer_files(Embed(dimensions), settings, paths, how)
 
 
 def _answer_files(
+    question: "Question", settings: "Settings", paths: list[Path] | None, how: How
+) -> None:
+    from app.files import STDIN, FileError, Reader, find_files
+    from app.unfinished import Stream, Unfinished
+
+    if how.json and how.output is None:
+        raise CommandError("--json needs --output: records go to standard output without it")
+    files = find_files(paths or [STDIN])
+    if how.output is not None and how.output.resolve() in [file.resolve() for file in files]:
+        raise FileError(f"{how.output} is read from; write to another file")
+    reader = Reader(files, column=how.column)
+    answers = Unfinished(how.output, restart=how.restart) if how.output else Stream()
+    try:
+        with answers:
+            progress = _answer(reader, question, settings, answers, how)
+    except BaseException:
+        if answers.told:
+            typer.echo(answers.told, err=True)
+        raise
+    typer.echo(progress.summary(), err=True)
+    if how.json:
+        print_json({"output": str(how.output), **progress.figures()})
+
+
+def _answer(
+    reader: "Reader",
     question: "Question",
     settings: "Settings",
-    paths: list[Path] | None,
-    *,
-    output: Path | None,
-    column: str,
-    truncate: bool,
-) -> None:
-    from app.bulk import PLACE_COLUMNS, answer_all
+    answers: "Unfinished | Stream",
+    how: How,
+) -> "Progress":
+    from app.bulk import answer_all
     from app.engine import Engine
-    from app.files import STDIN, FileError, Reader, find_files
+    from app.files import FileError
     from app.metrics import Metrics
     from app.progress import Progress
-    from app.records import open_output
 
-    files = find_files(paths or [STDIN])
-    if output is not None and output.resolve() in [file.resolve() for file in files]:
-        raise FileError(f"{output} is read from; write to another file")
-    reader = Reader(files, column=column)
-    columns = question.columns
-    with open_output(output, columns=(*PLACE_COLUMNS, *columns)) as write:
-        # One caller, whose chunks are bounded as they are read: nobody is to be shut out.
-        alone = settings.model_copy(update={"max_queue_bytes": sys.maxsize})
-        engine = Engine.load(alone, Metrics())
-        answers = answer_all(reader, question, engine, truncate=truncate)
-        progress = Progress(
-            reader,
-            max_tokens=engine.manifest.max_tokens,
-            bar=output is not None or not sys.stdout.isatty(),  # or records would run into it
-        )
-        with closing(answers), progress:
-            for answered in answers:
-                write([each.record(columns) for each in answered])
-                progress.add(answered)
-    typer.echo(progress.summary(), err=True)
-    if progress.counts["too_long"]:
-        raise typer.Exit(1)
+    # One caller, whose chunks are bounded as they are read: nobody is to be shut out.
+    engine = Engine.load(settings.model_copy(update={"max_queue_bytes": sys.maxsize}), Metrics())
+    asked = question.described(engine) | {"column": how.column, "truncate": how.truncate}
+    rows = answers.remaining(reader, asked, question.columns)
+    if answers.answered_before:
+        typer.echo(f"going on after {answers.answered_before:,} rows", err=True)
+    progress = Progress(
+        reader,
+        answers.counts,
+        max_tokens=engine.manifest.max_tokens,
+        bar=how.output is not None or not sys.stdout.isatty(),  # or records would run into it
+    )
+    with closing(answer_all(rows, question, engine, truncate=how.truncate)) as chunks, progress:
+        for chunk in chunks:
+            until = _first_without(chunk) if how.strict else len(chunk)
+            answers.write(chunk[:until])
+            progress.add(chunk[:until])
+            if until < len(chunk):
+                raise FileError(f"{progress.trouble(chunk[until])}; stopped, as --strict asks")
+    return progress
+
+
+def _first_without(chunk: "list[Answered]") -> int:
+    """Where the first row without an answer is; the end where each has one."""
+    places = (index for index, each in enumerate(chunk) if each.result is None)
+    return next(places, len(chunk))

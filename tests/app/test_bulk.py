@@ -1,9 +1,13 @@
 """Rows through the command line's engine: their order, their fate, and how many at a time."""
 
 import json
+import subprocess
+import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +20,12 @@ from typer.testing import CliRunner, Result
 from app.bulk import MAX_CHUNK_ROWS, MAX_IN_FLIGHT, Embed, answer_all
 from app.cli import app
 from app.engine import Engine
-from app.files import Row
+from app.files import Reader, Row
 from app.metrics import Metrics
+from app.progress import Pace, Progress
 from app.settings import Settings
 
+ROOT = Path(__file__).resolve().parents[2]
 UNIT = {"hund": [1, 0, 0, 0], "katt": [0, 1, 0, 0], "tax": [0, 0, 1, 0]}
 TOO_LONG = "tax tax tax katt katt katt katt"  # nine tokens, and eight are read
 
@@ -99,7 +105,7 @@ def test_a_blank_row_keeps_its_place_and_is_named() -> None:
 
 def test_a_text_that_is_too_long_is_refused_and_its_neighbours_are_not() -> None:
     result = lightmbert("classify", "--task", "topic", stdin=f"hund\n{TOO_LONG}\ntax\n")
-    assert result.exit_code == 1
+    assert result.exit_code == 0
     assert [each["label"] for each in records(result)] == ["animals", None, "money"]
     refused = records(result)[1]
     assert (refused["status"], refused["score"], refused["scores"]) == ("too_long", None, None)
@@ -212,7 +218,9 @@ def test_closing_waits_for_what_runs_and_drops_what_is_queued(toy_model_dir: Pat
             "hund",
             "device: Input should be 'cpu' or 'cuda', not 'tpu'",
         ),
-        (["embed"], b"hund\n\xff", "- line 2 byte 1 is not UTF-8"),
+        (["embed"], b"\xff\xfeh\0", "- is UTF-16; make it UTF-8: iconv -f UTF-16 -t UTF-8"),
+        (["embed", "--strict"], b"\nhund", "- row 1 is blank; stopped, as --strict asks"),
+        (["embed", "--strict"], b"\xff", "- row 1 is unreadable: not UTF-8 at byte 1"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_line_and_leaves_no_file(
@@ -226,13 +234,73 @@ def test_what_cannot_be_done_is_told_in_one_line_and_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_breaks_after_many_rows_leaves_no_output(tmp_path: Path) -> None:
-    lines = ['{"text": "hund"}'] * (MAX_CHUNK_ROWS * (MAX_IN_FLIGHT + 1)) + ['{"text": 3}']
-    path = write_lines(tmp_path / "in.jsonl", lines)
+def test_a_file_that_breaks_off_leaves_no_output_but_what_can_be_gone_on_with(
+    tmp_path: Path,
+) -> None:
+    lines = ["text", *["hund"] * (MAX_CHUNK_ROWS * (MAX_IN_FLIGHT + 1)), '"']
+    path = write_lines(tmp_path / "in.csv", lines)
     result = lightmbert("embed", path, "--output", tmp_path / "out.parquet")
     assert result.exit_code == 1
-    assert f"row {len(lines)}: 'text' is not text" in result.stderr
-    assert [each.name for each in tmp_path.iterdir()] == ["in.jsonl"]
+    assert f"lightmbert: {path} line {len(lines)} is not csv: unexpected end" in result.stderr
+    assert {each.name for each in tmp_path.iterdir()} == {"in.csv", "out.parquet.partial"}
+    write_lines(path, lines[:-1])
+    assert lightmbert("embed", path, "--output", tmp_path / "out.parquet").exit_code == 0
+    assert {each.name for each in tmp_path.iterdir()} == {"in.csv", "out.parquet"}
+    assert pq.read_metadata(tmp_path / "out.parquet").num_rows == len(lines) - 2
+
+
+def test_a_row_that_cannot_be_read_has_its_place_and_is_named(tmp_path: Path) -> None:
+    (path := tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfhund\r\nca\xf1\xf3n\r\nkatt\r\n")
+    result = lightmbert("embed", path)
+    assert [each["status"] for each in records(result)] == ["ok", "unreadable", "ok"]
+    assert [each["embedding"] for each in records(result)] == [UNIT["hund"], None, UNIT["katt"]]
+    assert f"{path} row 2 is unreadable: not UTF-8 at byte 3" in result.stderr
+    assert result.exit_code == 0
+
+
+def test_what_was_done_is_told_to_machines(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.txt", ["hund", "", TOO_LONG])
+    result = lightmbert("embed", path, "--output", tmp_path / "out.jsonl", "--json")
+    told = json.loads(result.stdout)
+    assert {key: told[key] for key in ("rows", "ok", "blank", "too_long", "unreadable")} == {
+        "rows": 3, "ok": 1, "blank": 1, "too_long": 1, "unreadable": 0,
+    }  # fmt: skip
+    assert told["output"] == str(tmp_path / "out.jsonl")
+    assert "--json needs --output" in lightmbert("embed", path, "--json").stderr
+
+
+def test_time_left_is_what_the_rest_takes_at_the_pace_since_the_start() -> None:
+    assert Pace(rows=300, share=0.25, seconds=10).left_s == pytest.approx(30)
+    assert str(Pace(rows=300, share=0.25, seconds=10)) == "30 rows/s, 0:00:30 left"
+    assert Pace(rows=0, share=0, seconds=0).left_s is None
+    assert str(Pace(rows=1_000, share=None, seconds=2)) == "500 rows/s"
+
+
+def test_what_earlier_runs_did_is_no_part_of_the_pace(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.txt", ["hund"] * 100)
+    reader = Reader([path], column="text")
+    rows = list(islice(reader, 60))
+    counts = Counter({"ok": 60})
+    progress = Progress(reader, counts, max_tokens=8, bar=False)
+    counts["ok"] += 10
+    pace = progress.pace(rows[-1].read_bytes + 50)  # ten rows of five bytes
+    assert (pace.rows, pace.share) == (10, pytest.approx(50 / (500 - 1 - 300)))
+
+
+def test_a_pipe_that_is_closed_ends_the_run_quietly(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.txt", ["hund"] * 3_000)
+    shell = f"{sys.executable} -m app.cli embed {path} | head -1; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", shell], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (141, "")
+    assert json.loads(ended.stdout)["row"] == 1
+
+
+def test_records_that_find_no_room_are_told_in_one_line(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.txt", ["hund"] * 2_000)
+    command = [sys.executable, "-m", "app.cli", "embed", path]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (1, "lightmbert: No space left on device\n")
 
 
 def test_a_file_is_not_overwritten_by_its_own_answers(tmp_path: Path) -> None:

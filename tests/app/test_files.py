@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -138,14 +139,10 @@ def test_a_folder_gives_its_files_sorted_and_passes_over_other_kinds(tmp_path: P
         ("a.csv", "id,body\n1,x\n", "a.csv has no column 'text'; it has: id, body"),
         ("a.csv", "", "a.csv has no column 'text'; it has: none"),
         ("a.csv", 'id,text\n1,"x\n', "a.csv line 2 is not csv: unexpected end of data"),
-        ("a.txt", b"fine\nfa\xff", "a.txt line 2 byte 3 is not UTF-8: invalid start byte"),
-        (
-            "a.jsonl",
-            '{"text": "x"}\n{"body": "y"}',
-            "a.jsonl row 2 has no column 'text'; it has: b",
-        ),
-        ("a.jsonl", '{"text": "x"}\n{"text": ', "a.jsonl row 2 is not JSON"),
-        ("a.jsonl", '["x"]', "a.jsonl row 1 is not a JSON object: list"),
+        ("a.txt", "katt".encode("utf-16"), "a.txt is UTF-16; make it UTF-8: iconv"),
+        ("a.jsonl", '{"body": "y"}', "a.jsonl row 1: no column 'text'; it has: body. Name one"),
+        ("a.jsonl", '{"text": ', "a.jsonl row 1: not JSON"),
+        ("a.jsonl", '["x"]', "a.jsonl row 1: not a JSON object: list"),
         ("a.jsonl", '{"text": 7}', "a.jsonl row 1: 'text' is not text: int"),
         ("a.parquet", "PAR?", "a.parquet cannot be read as parquet"),
     ],
@@ -183,18 +180,66 @@ def test_a_path_with_nothing_to_read_is_refused(name: str, message: str, tmp_pat
         find_files([tmp_path / name])
 
 
-def test_a_line_without_end_is_refused_rather_than_held(
+@pytest.mark.parametrize(
+    ("name", "content", "problems"),
+    [
+        ("a.txt", b"fine\nfa\xff\nfine", [None, "not UTF-8 at byte 3: invalid start byte", None]),
+        ("a.csv", b"id,text\n1,fa\xff\n\xfe,ok", ["not UTF-8 at byte 3: invalid start byte", None]),
+        ("a.jsonl", b'{"text": "a"}\n{"text": \n{"text": "b"}', [None, "not JSON: ", None]),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}', [None, "not JSON: "]),
+        ("a.jsonl", b'{"text": "a"}\n[1]', [None, "not a JSON object: list"]),
+        ("a.jsonl", b'{"text": "a"}\n{"text": 7}', [None, "'text' is not text: int"]),
+        ("a.jsonl", b'{"text": "a"}\n{"b": 7}', [None, "no column 'text'; it has: b. Name one"]),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_a_row_that_says_why(
+    name: str, content: bytes, problems: list[str | None], tmp_path: Path
+) -> None:
+    (path := tmp_path / name).write_bytes(content)
+    rows = read(path)
+    assert [row.number for row in rows] == list(range(1, len(problems) + 1))
+    for row, problem in zip(rows, problems, strict=True):
+        assert (row.problem or "").startswith(problem or "")
+        assert bool(row.text) == (problem is None)
+
+
+def test_a_line_without_end_is_passed_over_rather_than_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "MAX_ROW_BYTES", 100)
     fits = write(tmp_path / "fits.txt", "x" * 99 + "\n" + "y" * 100)
     assert [len(text) for text in texts_of(fits)] == [99, 100]
-    endless = write(tmp_path / "endless.txt", "fine\n" + "x" * 101)
-    with pytest.raises(FileError, match="line 2 is longer than 100 bytes"):
-        read(endless)
+    long = write(tmp_path / "long.txt", "fine\n" + "x" * 1_001 + "\nfine\n" + "y" * 200)
+    problem = "longer than 100 bytes"
+    assert [(row.text, row.problem) for row in read(long)] == [*(("fine", None), ("", problem)) * 2]
+    assert read(long)[-1].read_bytes == long.stat().st_size
+    jsonl = write(tmp_path / "long.jsonl", '{"text": "fine"}\n{"text": "' + "x" * 200 + '"}\n')
+    assert [row.problem for row in read(jsonl)] == [None, problem]
+
+
+def test_a_csv_file_is_not_read_on_after_what_hides_where_rows_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MAX_ROW_BYTES", 100)
     quoted = write(tmp_path / "quoted.csv", 'text\n"' + "x\n" * 101)
     with pytest.raises(FileError, match="field larger than field limit"):
         read(quoted)
+    endless = write(tmp_path / "endless.csv", "text\n" + "x" * 101)
+    with pytest.raises(FileError, match=r"endless.csv line 2 is longer than 100 bytes"):
+        read(endless)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_told_before_any_work(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "hund").chmod(0)
+    with pytest.raises(FileError, match=r"a.txt cannot be read: Permission denied"):
+        find_files([tmp_path])
+
+
+def test_a_file_that_fails_while_it_is_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").symlink_to("/proc/self/mem")  # whose first page nobody can read
+    with pytest.raises(FileError, match=r"a.txt cannot be read: Input/output error"):
+        read(tmp_path / "a.txt")
 
 
 def test_standard_input_is_a_text_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

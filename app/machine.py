@@ -40,7 +40,17 @@ def described(settings: Settings) -> Machine:
         cpus=allowed_cpus(),
         devices=devices(),
         settings=[
-            Setting(variable, str(value), variable in given)
-            for variable, value in ((PREFIX + name.upper(), value) for name, value in settings)
+            Setting(variable, _shown(getattr(settings, name)), variable in given)
+            for name, variable in _variables()
         ],
     )
+
+
+def _variables() -> list[tuple[str, str]]:
+    """The attribute of each setting, and its variable."""
+    fields = Settings.model_fields.items()
+    return [(name, PREFIX + (field.alias or name).upper()) for name, field in fields]
+
+
+def _shown(value: object) -> str:
+    return os.pathsep.join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 
 from app.cli import app
 from app.commands.distill import VERBS, DistillError, _distill_installed
+from app.settings import EMBEDDED_STUDENT
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("onnxruntime", "numpy", "fastapi", "pydantic", "torch", "rich.progress")
@@ -202,6 +203,7 @@ def test_info_tells_versions_and_settings_and_no_secret(monkeypatch: pytest.Monk
     assert {"onnxruntime", "tokenizers"} <= set(told["versions"])
     settings = {each["variable"]: (each["value"], each["set"]) for each in told["settings"]}
     assert settings["LIGHTMBERT_PORT"] == ("7001", True)
+    assert settings["LIGHTMBERT_MODEL_DIR"] == (str(EMBEDDED_STUDENT), False)
     assert settings["LIGHTMBERT_HOST"] == ("127.0.0.1", False)
     assert settings["LIGHTMBERT_API_KEY"] == ("**********", True)
     assert "hush" not in lightmbert("info").stdout

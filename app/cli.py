@@ -17,6 +17,7 @@ from app.commands.rows import (
     embed,
 )
 from app.commands.serve import SERVE_EXAMPLES, ServeCommand, serve
+from app.commands.similar import SIMILAR_EXAMPLES, similar
 
 SERVE, FILES, MODELS, MAKE = "Serve", "Files in, files out", "Models and machine", "Make a student"
 EPILOG = (
@@ -65,6 +66,7 @@ def options(version: Version = False) -> None:
 app.command(cls=ServeCommand, epilog=SERVE_EXAMPLES, rich_help_panel=SERVE)(serve)
 app.command(help=CLASSIFY_HELP, epilog=CLASSIFY_EXAMPLES, rich_help_panel=FILES)(classify)
 app.command(help=EMBED_HELP, epilog=EMBED_EXAMPLES, rich_help_panel=FILES)(embed)
+app.command(epilog=SIMILAR_EXAMPLES, rich_help_panel=FILES)(similar)
 app.add_typer(
     models, name="models", help="List, show and verify model folders.", rich_help_panel=MODELS
 )

@@ -17,14 +17,15 @@ from app.cache import Cache
 from app.errors import InputError
 from app.forecast import Forecast
 from app.forward import Forward
-from app.heads import head_named
+from app.head_watch import HeadWatch
+from app.heads import Heads
 from app.metrics import Metrics
 from app.postprocess import Output, embeddings, rank
 from app.results import Classified, Embedded
 from app.runners import Runners
 from app.runtime.artifact import ClassificationTask, Manifest, load_manifest, verify_file
 from app.runtime.providers import onnxruntime_version
-from app.runtime.session import LOGITS, POOLED, StudentSession
+from app.runtime.session import POOLED, StudentSession
 from app.runtime.tokenizer import Cut, Encoded, Text, Tokenizer
 from app.scheduler import Scheduler
 from app.settings import Settings
@@ -55,6 +56,10 @@ class Engine:
         self._tokenizer = tokenizer
         self._forecast = Forecast(seconds_per_token=1e-4)
         self._open_wide: Callable[[], StudentSession] | None = None
+        self.heads = Heads(
+            self.manifest, settings.heads_dir, metrics, default=settings.default_task
+        )
+        self._head_watch = HeadWatch(self.heads.refresh)
 
     @classmethod
     def load(cls, settings: Settings, metrics: Metrics) -> Self:
@@ -89,6 +94,7 @@ class Engine:
         engine._forecast = warmed_up(
             engine.session, tokenizer, max_batch_tokens=settings.max_batch_tokens
         )
+        engine.heads.refresh()
         return engine
 
     @property
@@ -102,7 +108,8 @@ class Engine:
 
     @property
     def tasks(self) -> dict[str, ClassificationTask]:
-        return self.manifest.tasks
+        """Of the heads in the graph and the fitted ones that are in use."""
+        return self.heads.tasks
 
     @property
     def broken(self) -> bool:
@@ -173,6 +180,7 @@ class Engine:
             logger.error("not drained", extra={"timeout_s": timeout_s})
         self._scheduler.abort(stopping)
         await self._runners.stop()
+        self._head_watch.stop()
         self._forward.stop(stopping)
         self._zero_shot.stop(stopping)
 
@@ -214,18 +222,17 @@ class Engine:
         cut: Cut = "end",
         terms: Terms = ANY_TIME,
     ) -> Classified:
-        """Labels of `texts` by the head named `task`, or the default one (see `head_named`).
+        """Labels of `texts` by the head named `task`, or the default one (see `Heads.named`).
 
         Raises:
             InputError, OverloadedError, DeadlineExceededError, NotReadyError, InferenceError.
         """
-        name = head_named(task, self.tasks, default=self.settings.default_task)
-        head = self.tasks[name]
-        self._check(texts, pair=head.pair, reader=f"task {name!r}")
+        head = self.heads.named(task)
+        self._check(texts, pair=head.task.pair, reader=f"task {head.name!r}")
         forwarded = await self._forward(texts, truncate=truncate, cut=cut, terms=terms)
-        logits = np.stack([row[LOGITS + name] for row in forwarded.rows])  # (B, C)
-        ranking = rank(logits, head, output=output, top_k=top_k, threshold=threshold)
-        return Classified(name, ranking, forwarded.usage)
+        logits = head.logits(forwarded.rows)  # (B, C)
+        ranking = rank(logits, head.task, output=output, top_k=top_k, threshold=threshold)
+        return Classified(head.name, ranking, forwarded.usage)
 
     async def zero_shot(
         self,
@@ -250,6 +257,10 @@ class Engine:
         read = await self._zero_shot.read(texts, chosen, truncate=truncate, terms=terms)
         ranking = rank(read.logits, read.head, output=output, top_k=top_k, threshold=threshold)
         return Classified(ZERO_SHOT, ranking, read.usage)
+
+    def watch_heads(self) -> None:
+        """Use heads as they are fitted, replaced or removed, from now until `stop`."""
+        self._head_watch.start()
 
     def check_load(self, terms: Terms) -> None:
         """Refuse a request before anything is read of it, if even one text would wait too long.

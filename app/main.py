@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import errors, health, native, openai
+from app.api import errors, heads, health, native, openai
 from app.api.watch import Watch
 from app.engine import Engine
 from app.errors import error_types
@@ -30,7 +30,7 @@ def create_app(settings: Settings, *, load_engine: LoadEngine = Engine.load) -> 
     )
     app.state.service = service
     app.state.dialects = dict.fromkeys(openai.HANDLERS, openai.OPENAI)
-    for contract in (native, openai, health):
+    for contract in (native, openai, heads, health):
         app.include_router(contract.router)
     app.add_middleware(Watch, service=service, handlers=native.HANDLERS | openai.HANDLERS)
     errors.install(app)

@@ -182,6 +182,13 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.head_reads = Counter(
+            "lightmbert_head_reads_total",
+            "Fitted heads that were loaded, refused or removed while the service ran.",
+            ("outcome",),
+            registry=self.registry,
+        )
+
     def _create_series(self, error_codes: Iterable[str]) -> None:
         # Looking a series up costs more than counting in it.
         self.stage_seconds = {stage: self.stage_duration_seconds.labels(stage) for stage in STAGES}
@@ -194,6 +201,7 @@ class Metrics:
             (self.errors, error_codes),
             (self.dropped_texts, DROP_REASONS),
             (self.cached_texts, ("hit", "miss")),
+            (self.head_reads, ("loaded", "refused", "removed")),
         ):
             for value in values:
                 metric.labels(value)

@@ -50,6 +50,11 @@ def _default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "lightmbert"
 
 
+def _default_heads_dir() -> Path:
+    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return Path(data) / "lightmbert" / "heads"
+
+
 def _default_batch_tokens(known: dict[str, Any]) -> int:
     """A CPU is saturated by few tokens, and beyond that a batch only makes callers wait."""
     return 16_384 if known.get("device") == "cuda" else 256
@@ -162,6 +167,9 @@ class Settings(BaseSettings):
 
     default_task: str | None = None
     """The head that classifies where a caller names none and the model has several."""
+
+    heads_dir: Path = Field(default_factory=_default_heads_dir)
+    """Where `lightmbert head fit` puts heads, and where the service looks for them."""
 
     run_timeout_s: PositiveFloat = 30.0
     """Seconds for one batch; one that takes longer is an error for its callers."""

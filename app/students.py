@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from app.admission import Terms
 from app.engine import Engine
 from app.errors import LightMBERTError, NotReadyError, OverloadedError, UnknownModelError
+from app.head_file import ForeignHeadError
 from app.metrics import Metrics
 from app.runners import HOPELESS
 from app.runtime.artifact import load_manifests
@@ -111,6 +112,7 @@ class Students:
         for engine in engines:
             await engine.start(on_health)
             engine.describe()
+            engine.watch_heads()
             self._served[engine.manifest.name] = Served(engine)
 
     def named(self, model: str | None) -> Served:
@@ -142,6 +144,14 @@ class Students:
             else:
                 return
         raise min(refusals, key=lambda error: getattr(error, "retry_after_s", float("inf")))
+
+    def refused_heads(self, served: Served) -> dict[str, str]:
+        """Fitted heads that this student cannot use, and why; not those of another one here."""
+        return {
+            name: str(error)
+            for name, error in served.engine.heads.refused.items()
+            if not (isinstance(error, ForeignHeadError) and error.model in self._served)
+        }
 
     async def stop(self) -> None:
         """End all at once; who still waits is told."""

@@ -12,8 +12,9 @@ from app.api.openapi import documented_error
 from app.api.requests import ServiceDep
 from app.engine import Engine
 from app.errors import NotReadyError
+from app.head_file import HeadFile
 from app.runtime.cpus import cpu_name
-from app.students import Served
+from app.students import Served, Students
 from app.versions import versions
 
 router = APIRouter(tags=["health"])
@@ -41,6 +42,18 @@ class ModelInfo(_Shown):
     languages: list[str]
     embedding_dimension: int
     tasks: dict[str, TaskInfo]
+
+
+class FittedHeadInfo(TaskInfo):
+    """A head that was fitted on a model's embeddings, and is in use."""
+
+    revision: str
+    """Of the model."""
+    rows: int
+    """That it was fitted on."""
+    expected_accuracy: float
+    """By cross-validation on them."""
+    created: str
 
 
 class RuntimeInfo(BaseModel):
@@ -78,6 +91,11 @@ class ServedModel(ModelInfo):
     ready: bool
     """False while it keeps failing; requests that name it are answered with 503."""
     runtime: RuntimeInfo
+    fitted_heads: dict[str, FittedHeadInfo]
+    """Tasks beside `tasks`, from the folder of heads."""
+    refused_heads: dict[str, str]
+    """What lies in that folder and cannot be used, and why; a head that was in use before under
+    the same name still is."""
 
 
 class Info(BaseModel):
@@ -123,20 +141,32 @@ async def info(service: ServiceDep) -> Info:
     limits = {"max_tokens": engine.manifest.max_tokens, **engine.settings.model_dump()}
     return Info(
         model=ModelInfo.model_validate(engine.manifest),
-        models=[_served(each) for each in students],
+        models=[_served(each, students) for each in students],
         runtime=_runtime(engine),
         limits=Limits.model_validate(limits),
         versions=versions(),
     )
 
 
-def _served(served: Served) -> ServedModel:
+def _served(served: Served, students: Students) -> ServedModel:
     engine = served.engine
     return ServedModel(
         **ModelInfo.model_validate(engine.manifest).model_dump(),
         max_tokens=engine.manifest.max_tokens,
         ready=served.ready,
         runtime=_runtime(engine),
+        fitted_heads={name: _fitted(head.file) for name, head in engine.heads.fitted.items()},
+        refused_heads=students.refused_heads(served),
+    )
+
+
+def _fitted(file: HeadFile) -> FittedHeadInfo:
+    return FittedHeadInfo(
+        **TaskInfo.model_validate(file.task).model_dump(),
+        revision=file.fitted_on.revision,
+        rows=file.expected.rows,
+        expected_accuracy=file.expected.accuracy,
+        created=file.created,
     )
 
 

@@ -20,6 +20,7 @@ from app.forward import Forward
 from app.head_watch import HeadWatch
 from app.heads import Heads
 from app.metrics import Metrics
+from app.pieces import Pieces
 from app.postprocess import Output, embeddings, rank
 from app.results import Classified, Embedded
 from app.runners import Runners
@@ -142,6 +143,7 @@ class Engine:
         forward = partial(Forward, self._scheduler, self._tokenizer, metrics=self.metrics)
         cached = partial(Cache, self.metrics, model=model)
         self._forward = forward(cache=cached(max_bytes=settings.cache_bytes))
+        self.pieces = Pieces(self._tokenizer, self._forward, settings)
         of_labels = forward(cache=cached(max_bytes=LABEL_CACHE_BYTES))
         self._zero_shot = ZeroShot(self._forward, of_labels, self.manifest)
         self._runners = Runners(

@@ -2,6 +2,7 @@
 
 LightMBERTError
 ├── InputError              the caller sent something we will not process
+│   ├── NoTextsError        … a list of texts is empty
 │   ├── TextTooLongError    … a text exceeds the token limit and truncation is off
 │   ├── TooManyTextsError   … one request holds more texts than the limit
 │   ├── TooManyTokensError  … one request holds more tokens than the queue ever could
@@ -51,6 +52,15 @@ class InputError(LightMBERTError):
     """The caller sent something we will not process."""
 
     code = "invalid_input"
+
+
+class NoTextsError(InputError):
+    """A list of texts is empty."""
+
+    code = "no_texts"
+
+    def __init__(self, *, limit: int) -> None:
+        super().__init__(f"texts is empty; send 1 to {limit}", param="texts")
 
 
 class TextTooLongError(InputError):

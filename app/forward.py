@@ -4,9 +4,10 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
+from typing import TypeVar
 
 from app.admission import Terms
 from app.cache import Cache, Known
@@ -16,6 +17,8 @@ from app.runtime.tokenizer import Cut, Encoded, Text, Tokenizer
 from app.scheduler import Scheduler
 from app.student import Row
 from app.texts import characters_in
+
+ResultT = TypeVar("ResultT")
 
 _QUICK_CHARACTERS = 2_000
 """Tokenized where they are: handing so little to a thread takes longer than the work."""
@@ -39,6 +42,16 @@ class Usage:
     """As run: special tokens included, after truncation."""
     truncated: tuple[int, ...]
     """Indices of texts of which only the beginning was read."""
+
+
+def together(parts: Sequence[Usage]) -> Usage:
+    """The usage of several requests as of one whose texts are all of theirs."""
+    truncated: list[int] = []
+    texts = 0
+    for part in parts:
+        truncated += [texts + index for index in part.truncated]
+        texts += part.texts
+    return Usage(texts, sum(part.tokens for part in parts), tuple(truncated))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +111,22 @@ class Forward:
                 self._cache.put(texts[index], allowed, known)
         return self._forwarded([known for known in found if known is not None])
 
+    async def apart(self, work: Callable[[], ResultT], *, characters: int, terms: Terms) -> ResultT:
+        """Do `work` on so many characters of text in a tokenizer's thread.
+
+        Raises:
+            OverloadedError, DeadlineExceededError, NotReadyError; and what `work` raises.
+        """
+        if terms.priority is None:
+            small = characters <= _QUICK_CHARACTERS
+            terms = replace(terms, priority="interactive" if small else "bulk")
+        with self._scheduler.hold(characters, terms):
+            try:
+                async with asyncio.timeout(terms.timeout_s):
+                    return await self._in_thread(work, terms)
+            except TimeoutError:
+                raise _too_late(terms) from None
+
     def stop(self, reason: str) -> None:
         """Tokenize nothing more in the threads, and know nothing; who asks is told `reason`."""
         self._stopped = reason
@@ -136,23 +165,27 @@ class Forward:
         except TextTooLongError as error:
             raise error.moved(places[len(encoded) + error.index]) from None
         except TimeoutError:
-            assert terms.timeout_s is not None, "only such a request expires"
-            raise DeadlineExceededError(timeout_s=terms.timeout_s) from None
+            raise _too_late(terms) from None
         self._metrics.stage_seconds["tokenize"].observe(perf_counter() - started_at)
         return encoded
 
-    async def _in_thread(self, encode: Callable[[], list[Encoded]], terms: Terms) -> list[Encoded]:
+    async def _in_thread(self, work: Callable[[], ResultT], terms: Terms) -> ResultT:
         """Each class has a thread of its own: a query does not wait for parts of large requests."""
         assert terms.priority is not None, "chosen before tokenizing"
         if self._stopped is not None:
             raise NotReadyError(self._stopped)
         thread, working = self._threads[terms.priority], asyncio.current_task()
         try:
-            return await asyncio.get_running_loop().run_in_executor(thread, encode)
+            return await asyncio.get_running_loop().run_in_executor(thread, work)
         except asyncio.CancelledError:
             if self._stopped is None or (working is not None and working.cancelling()):
                 raise
             raise NotReadyError(self._stopped) from None  # the part was given up, not the caller
+
+
+def _too_late(terms: Terms) -> DeadlineExceededError:
+    assert terms.timeout_s is not None, "only such a request expires"
+    return DeadlineExceededError(timeout_s=terms.timeout_s)
 
 
 def _bytes(texts: Sequence[Text]) -> int:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import errors, heads, health, native, openai
+from app.api import contracts, errors, heads, health
 from app.api.watch import Watch
 from app.engine import Engine
 from app.errors import error_types
@@ -29,10 +29,10 @@ def create_app(settings: Settings, *, load_engine: LoadEngine = Engine.load) -> 
         redirect_slashes=False,  # a POST sent elsewhere is sent twice, body and all
     )
     app.state.service = service
-    app.state.dialects = dict.fromkeys(openai.HANDLERS, openai.OPENAI)
-    for contract in (native, openai, heads, health):
-        app.include_router(contract.router)
-    app.add_middleware(Watch, service=service, handlers=native.HANDLERS | openai.HANDLERS)
+    app.state.dialects = contracts.DIALECTS
+    for router in (*contracts.ROUTERS, heads.router, health.router):
+        app.include_router(router)
+    app.add_middleware(Watch, service=service, handlers=contracts.HANDLERS)
     errors.install(app)
     return app
 

@@ -21,11 +21,14 @@ from prometheus_client import (
 
 from app.shared_metrics import registry_of_all
 
-EMBED_ROUTES = ("/embed", "/v1/embeddings")
-ROUTES = (*EMBED_ROUTES, "/classify")
+EMBED_ROUTES = ("/embed", "/similarity", "/v1/embeddings")
+ROUTES = (
+    *EMBED_ROUTES,
+    *("/classify", "/predict", "/", "/invocations", "/vertex", "/tokenize", "/decode"),
+)
 EMBED_TASK = "embed"
 STATUSES = (
-    *("200", "400", "401", "403", "404", "405", "413", "422", "429"),
+    *("200", "400", "401", "403", "404", "405", "413", "422", "424", "429"),
     *("499", "500", "503", "504"),
 )
 """What routes for work answer; 499 stands for a caller who hung up before the answer."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from app.errors import InputError, TooManyTextsError
+from app.errors import InputError, NoTextsError, TooManyTextsError
 from app.runtime.tokenizer import Text
 
 
@@ -16,11 +16,12 @@ def check_texts(texts: Sequence[Text], *, limit: int, pair: bool, reader: str) -
         reader: who is going to read them, for the message.
 
     Raises:
+        NoTextsError: there are none.
         InputError: naming the text.
         TooManyTextsError: there are more than `limit`.
     """
     if not texts:
-        raise InputError(f"texts is empty; send 1 to {limit}", param="texts")
+        raise NoTextsError(limit=limit)
     if len(texts) > limit:
         raise TooManyTextsError(texts=len(texts), limit=limit)
     for index, text in enumerate(texts):

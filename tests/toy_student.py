@@ -75,6 +75,7 @@ def write_tokenizer(path: Path) -> None:
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
     # Settings that must not matter: the service cuts and pads by itself.
     tokenizer.enable_truncation(3)
     tokenizer.enable_padding(pad_id=0, pad_token="[PAD]", length=20)

@@ -1,7 +1,7 @@
 """Answers as bytes, written once from numpy: no object per number, and no second validation."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any, Literal
 
@@ -20,12 +20,22 @@ EncodingFormat = Literal["float", "base64"]
 """The same choice in OpenAI's words."""
 
 
-def answer(metrics: Metrics, content: Callable[[], dict[str, Any]]) -> Response:
+def answer(
+    metrics: Metrics, content: Callable[[], Any], headers: Mapping[str, str] | None = None
+) -> Response:
     """A 200 with `content` as JSON. Building and writing it are timed together."""
     started_at = perf_counter()
     body = orjson.dumps(content(), option=orjson.OPT_SERIALIZE_NUMPY)
     metrics.stage_seconds["serialize"].observe(perf_counter() - started_at)
-    return Response(body, media_type="application/json")
+    return Response(body, headers=headers, media_type="application/json")
+
+
+def usage_headers(usage: Usage) -> dict[str, str]:
+    """What a request cost, and how many of its texts were cut, for bodies that have no room."""
+    return {
+        "x-compute-tokens": str(usage.tokens),
+        "x-lightmbert-truncated-texts": str(len(usage.truncated)),
+    }
 
 
 def embed_json(

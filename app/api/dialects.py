@@ -39,6 +39,10 @@ class Dialect:
     truncates: bool = True
     """Whether its callers can ask to have a long text cut."""
 
+    def naming(self, place: Callable[[str], str]) -> "Dialect":
+        """The same with other names of places."""
+        return replace(self, place=place)
+
     def said(self, told: Told) -> tuple[int, dict[str, Any]]:
         """The error in this dialect: places renamed, no cure that its callers cannot use."""
         message, param = told.message, told.param
@@ -75,9 +79,14 @@ def _as_it_is(told: Told) -> tuple[int, dict[str, Any]]:
 NATIVE = Dialect(_as_it_is, ErrorBody)
 
 
-def renamed(field: str) -> Callable[[str], str]:
-    """A `place` for contracts in which texts lie in a field of another name."""
-    return lambda place: place.replace("texts", field, 1) if place.startswith("texts") else place
+def renamed(**fields: str) -> Callable[[str], str]:
+    """A `place` for contracts that have other names for our fields: `texts="input"`."""
+
+    def place(ours: str) -> str:
+        field, index = ours.partition("[")[0], ours.partition("[")[1:]
+        return fields.get(field, field) + "".join(index)
+
+    return place
 
 
 def dialect_of(request: Request) -> Dialect:

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 STATUS_BY_ERROR: dict[type[LightMBERTError], int] = {
     errors.LightMBERTError: 500,
     errors.InputError: 422,
+    errors.NoTextsError: 422,
     errors.TextTooLongError: 422,
     errors.TooManyTextsError: 422,
     errors.TooManyTokensError: 422,
@@ -41,6 +42,9 @@ STATUS_BY_ERROR: dict[type[LightMBERTError], int] = {
 
 CLIENT_GONE = 499
 NOT_READY_RETRY_S = 1.0
+
+TAGS = ("(text)", "(pair)", "(ids)", "(several)", "(names)", "(described)")
+"""Of unions in bodies. Not words that a caller would use as a key."""
 
 _MOST_ERRORS = 100
 """A body with more of them has that many unknown keys: its lists stop at their first error."""
@@ -83,12 +87,14 @@ def input_error(error: ValidationError) -> LightMBERTError:
 
 
 def _path(location: Sequence[int | str]) -> str | None:
-    """`("texts", 3)` as `texts[3]`; the tags by which pydantic tells kinds of text apart go."""
+    """`("texts", 3)` as `texts[3]`; the tags in brackets, by which kinds of text are
+    told apart, go.
+    """
     path = ""
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part not in ("text", "pair", "names", "described"):
+        elif part not in TAGS:
             path += f".{shortened(part)}" if path else shortened(part)
     return path or None
 

@@ -1,9 +1,9 @@
-"""The native contract: POST /embed and POST /classify. Schemas beside routes."""
+"""The native contract at POST /embed and POST /classify: bodies, and what answers them."""
 
 from collections.abc import Coroutine
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -19,15 +19,12 @@ from typing_extensions import TypeAliasType
 
 from app.admission import Terms
 from app.api.answers import Encoding, answer, classify_json, embed_json
-from app.api.openapi import documented
-from app.api.requests import admitted, body_of, engine_for, unless_gone
+from app.api.requests import engine_for, parsed, unless_gone
 from app.engine import Engine
 from app.errors import InputError
 from app.postprocess import DType, Output
 from app.results import Classified
 from app.zero_shot import MAX_LABELS, TEMPLATE
-
-router = APIRouter(tags=["native"])
 
 
 def _as_list(texts: object) -> object:
@@ -45,8 +42,8 @@ _PAIR = {"type": "array", "items": _TEXT, "minItems": 2, "maxItems": 2}
 # Fail fast: millions of errors in one body would cost gigabytes, and only the first is told.
 Texts = Annotated[list[str], FailFast(), BeforeValidator(_as_list), _one_or_many(_TEXT)]
 TextOrPair = Annotated[
-    Annotated[str, Tag("text")] | Annotated[tuple[str, str], Field(strict=False), Tag("pair")],
-    Discriminator(lambda text: "pair" if isinstance(text, list) else "text"),
+    Annotated[str, Tag("(text)")] | Annotated[tuple[str, str], Field(strict=False), Tag("(pair)")],
+    Discriminator(lambda text: "(pair)" if isinstance(text, list) else "(text)"),
 ]
 TextsOrPairs = Annotated[
     list[TextOrPair], FailFast(), BeforeValidator(_as_list), _one_or_many(_TEXT, _PAIR)
@@ -61,8 +58,8 @@ _DESCRIBED = {
 # Named, because FailFast cannot be hashed, as a member of a union is.
 Names = TypeAliasType("Names", Annotated[list[str], FailFast()])
 Labels = Annotated[
-    Annotated[Names, Tag("names")] | Annotated[dict[str, str], Tag("described")],
-    Discriminator(lambda labels: "described" if isinstance(labels, dict) else "names"),
+    Annotated[Names, Tag("(names)")] | Annotated[dict[str, str], Tag("(described)")],
+    Discriminator(lambda labels: "(described)" if isinstance(labels, dict) else "(names)"),
     WithJsonSchema({"anyOf": [_NAMES, _DESCRIBED]}),
 ]
 
@@ -180,11 +177,8 @@ CLASSIFY_EXAMPLES: dict[str, dict[str, Any]] = {
 }
 
 
-@router.post("/embed", **documented(EmbedRequest, EmbedResponse, examples=EMBED_EXAMPLES))
-async def embed(request: Request) -> Response:
-    """Embed texts: vectors whose cosine says how close two texts are, across languages."""
-    terms = admitted(request)
-    body = await body_of(request, EmbedRequest)
+async def embed(request: Request, raw: bytes, terms: Terms) -> Response:
+    body = parsed(raw, EmbedRequest)
     engine = engine_for(request, body.model)
     work = engine.embed(
         body.texts,
@@ -202,13 +196,8 @@ async def embed(request: Request) -> Response:
     )
 
 
-@router.post(
-    "/classify", **documented(ClassifyRequest, ClassifyResponse, examples=CLASSIFY_EXAMPLES)
-)
-async def classify(request: Request) -> Response:
-    """Classify texts, or pairs of texts, by one of the model's heads or by labels of yours."""
-    terms = admitted(request)
-    body = await body_of(request, ClassifyRequest)
+async def classify(request: Request, raw: bytes, terms: Terms) -> Response:
+    body = parsed(raw, ClassifyRequest)
     engine = engine_for(request, body.model)
     classified = await unless_gone(request, _classified(engine, body, terms))
     request.state.task = classified.task
@@ -239,6 +228,3 @@ def _classified(
         multi_label=body.multi_label or False,
         **shown,
     )
-
-
-HANDLERS = {"/embed": embed, "/classify": classify}

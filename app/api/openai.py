@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from app.api.answers import EncodingFormat, answer, embedding_list
 from app.api.dialects import Dialect, Told, renamed, spoken
 from app.api.keys import require_key
-from app.api.openapi import documented, documented_errors
+from app.api.openapi import WORK, documented, documented_errors
 from app.api.requests import admitted, body_of, engine_for, engines, unless_gone
 from app.engine import Engine
 from app.errors import UnknownModelError
@@ -55,7 +55,7 @@ def _tell(told: Told) -> tuple[int, dict[str, Any]]:
     return status, {"error": detail}
 
 
-OPENAI = Dialect(_tell, OpenAIErrorBody, renamed("input"), truncates=False)
+OPENAI = Dialect(_tell, OpenAIErrorBody, renamed(texts="input"), truncates=False)
 router = APIRouter(tags=["openai"], dependencies=[Depends(spoken(OPENAI))])
 
 
@@ -140,7 +140,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 
 @router.post(
     "/v1/embeddings",
-    **documented(EmbeddingsRequest, EmbeddingsResponse, examples=EXAMPLES, dialect=OPENAI),
+    **documented(EmbeddingsRequest, EmbeddingsResponse, examples=EXAMPLES, dialects=[OPENAI]),
 )
 async def embeddings(request: Request) -> Response:
     """Embed texts as OpenAI's service does. A text that is too long is an error, never cut."""
@@ -160,7 +160,7 @@ _MODEL_PARAMETER = {
     "schema": {"type": "string"},
     "description": "A name out of GET /v1/models.",
 }
-_MODEL_ERRORS = documented_errors(dialect=OPENAI)
+_MODEL_ERRORS = documented_errors(WORK, OPENAI)
 
 
 @router.get("/v1/models", responses={status: _MODEL_ERRORS[status] for status in (401, 503)})
@@ -196,3 +196,4 @@ def _described(engine: Engine) -> Model:
 
 
 HANDLERS = {"/v1/embeddings": embeddings}
+DIALECTS = dict.fromkeys(HANDLERS, OPENAI)

@@ -1,6 +1,7 @@
 """What OpenAPI says of routes that read and write bytes themselves."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import Any
 
 from pydantic import BaseModel
@@ -27,12 +28,14 @@ _ERRORS = (
         "model 'big' is not served here; served: lightmbert-mini",
         "model",
     ),
+    Told(422, "no_texts", "texts is empty; send 1 to 2048", "texts"),
     Told(429, "overloaded", "this would wait for 12.031 s; the limit is 1 s"),
     Told(500, "inference_failed", "the model failed on a batch of 8x512 tokens"),
+    Told(500, "internal", "an error inside the service; see its log"),
     Told(503, "not_ready", "the model is loading"),
     Told(504, "deadline_exceeded", "there was no answer within the 200 ms that you set"),
 )
-_WORK = tuple(told for told in _ERRORS if told.status != 403)
+WORK = tuple(told for told in _ERRORS if told.status != 403)
 """What a request for work may meet."""
 
 _MEANINGS = {
@@ -42,7 +45,7 @@ _MEANINGS = {
     413: "The body is larger than the limit in GET /info.",
     422: "A field is wrong; `param` names it.",
     429: "The answer would take too long. Come back after `Retry-After` seconds.",
-    500: "The model failed; the request itself is valid.",
+    500: "The service failed; the request itself is valid.",
     503: "The model is loading, or the service is shutting down.",
     504: "The deadline that the caller set passed before the answer.",
 }
@@ -69,51 +72,83 @@ _PARAMETERS = [
 
 
 def documented(
-    request: type[BaseModel],
-    response: type[BaseModel],
+    request: type[BaseModel] | Sequence[type[BaseModel]],
+    response: Any,  # noqa: ANN401 - a type, or a union of types
     *,
-    examples: dict[str, dict[str, Any]],
-    dialect: Dialect = NATIVE,
+    examples: dict[str, Any],
+    dialects: Sequence[Dialect] = (NATIVE,),
+    parameters: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Arguments for the route's decorator: both schemas, examples, and every status."""
+    """Arguments for the route's decorator: schemas, examples, and every status.
+
+    Args:
+        request: the body, or the bodies among which the path chooses by their shape.
+        response: what a 200 holds.
+        examples: bodies, by what they show.
+        dialects: how errors are told.
+        parameters: in the query.
+    """
     shown = {name: {"value": value} for name, value in examples.items()}
-    body = {"schema": request.model_json_schema(), "examples": shown}
+    bodies = (request,) if isinstance(request, type) else request
+    schemas = [_self_contained(each) for each in bodies]
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
     ok = {"model": response, "description": "Results in the order of the texts."}
     return {
         "response_model": None,
-        "responses": {200: ok} | documented_errors(_WORK, dialect),
+        "responses": {200: ok} | documented_errors(WORK, *dialects),
         "openapi_extra": {
-            "parameters": _PARAMETERS,
-            "requestBody": {"required": True, "content": {"application/json": body}},
+            "parameters": [*_PARAMETERS, *parameters],
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": schema, "examples": shown}},
+            },
         },
     }
 
 
+def _self_contained(model: type[BaseModel]) -> dict[str, Any]:
+    """The schema with what it refers to in place: the document has no room for it elsewhere."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def in_place(part: Any) -> Any:  # noqa: ANN401 - JSON
+        if isinstance(part, list):
+            return [in_place(each) for each in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            return in_place(definitions[part["$ref"].rpartition("/")[2]])
+        return {key: in_place(value) for key, value in part.items()}
+
+    whole: dict[str, Any] = in_place(schema)
+    return whole
+
+
 def documented_error(status: int, dialect: Dialect = NATIVE) -> dict[str, Any]:
     """One error, by its native status, with its meaning, an example, and when to come back."""
-    [error] = documented_errors(
-        [told for told in _ERRORS if told.status == status], dialect
-    ).values()
+    told = [each for each in _ERRORS if each.status == status]
+    [error] = documented_errors(told, dialect).values()
     return error
 
 
-def documented_errors(
-    told: Iterable[Told] = _WORK, dialect: Dialect = NATIVE
-) -> dict[int | str, dict[str, Any]]:
-    """Each status that the dialect gives these errors; the first of them is its example."""
+def documented_errors(told: Iterable[Told], *dialects: Dialect) -> dict[int | str, dict[str, Any]]:
+    """Each status that the dialects give these errors; the first of them is its example."""
     described: dict[int | str, dict[str, Any]] = {}
-    for error in told:
+    for dialect, error in product(dialects, told):
         status, body = dialect.said(error)
         meaning = _MEANINGS[error.status]
-        if status in described:
-            if meaning not in described[status]["description"]:
-                described[status]["description"] += f" {meaning}"
-            continue
-        described[status] = {
-            "model": dialect.error_body,
-            "description": meaning,
-            "content": {"application/json": {"example": body}},
-        }
-        if status in (429, 503):
-            described[status]["headers"] = _RETRY_HEADERS
+        entry = described.setdefault(status, _described(status, dialect, meaning, body))
+        if meaning not in entry["description"]:
+            entry["description"] += f" {meaning}"
+        if entry["model"] != dialect.error_body:
+            entry["model"] |= dialect.error_body
     return described
+
+
+def _described(status: int, dialect: Dialect, meaning: str, body: dict[str, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "model": dialect.error_body,
+        "description": meaning,
+        "content": {"application/json": {"example": body}},
+    }
+    return described | ({"headers": _RETRY_HEADERS} if status in (429, 503) else {})

@@ -5,6 +5,7 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
+import orjson
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
@@ -15,7 +16,7 @@ from app.api.keys import require_key
 from app.api.terms import read_terms
 from app.api.watch import hold
 from app.engine import Engine
-from app.errors import BodyTooLargeError
+from app.errors import BodyTooLargeError, MalformedBodyError
 from app.metrics import Priority
 from app.service import Service
 
@@ -95,7 +96,15 @@ async def raw_body(request: Request) -> bytes:
         BodyTooLargeError: it has more than `max_body_bytes`.
     """
     service: Service = request.app.state.service
-    return await _read(request, limit_bytes=service.settings.max_body_bytes)
+    limit_bytes = service.settings.max_body_bytes
+    if int(_announced(request) or 0) > limit_bytes:
+        raise BodyTooLargeError(limit_bytes=limit_bytes)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise BodyTooLargeError(limit_bytes=limit_bytes)
+    return bytes(body)
 
 
 def parsed(raw: bytes, model: type[BodyT]) -> BodyT:
@@ -108,6 +117,30 @@ def parsed(raw: bytes, model: type[BodyT]) -> BodyT:
         return model.model_validate_json(raw)
     except ValidationError as error:
         raise input_error(error) from None  # the cause quotes the caller's text
+
+
+def loaded(raw: bytes) -> object:
+    """A body as plain data, where its shape says which model it is of.
+
+    Raises:
+        MalformedBodyError.
+    """
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise MalformedBodyError(f"Invalid JSON: {error.msg}") from None
+
+
+def checked(sent: object, model: type[BodyT]) -> BodyT:
+    """A body out of plain data.
+
+    Raises:
+        InputError.
+    """
+    try:
+        return model.model_validate(sent)
+    except ValidationError as error:
+        raise input_error(error) from None
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, ResultT]) -> ResultT:
@@ -160,17 +193,6 @@ class _Caller:
         if self._working is not None:
             self.gone = True
             self._working.cancel()
-
-
-async def _read(request: Request, *, limit_bytes: int) -> bytes:
-    if int(_announced(request) or 0) > limit_bytes:
-        raise BodyTooLargeError(limit_bytes=limit_bytes)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit_bytes:
-            raise BodyTooLargeError(limit_bytes=limit_bytes)
-    return bytes(body)
 
 
 def _announced(request: Request) -> str:

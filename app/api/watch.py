@@ -16,6 +16,9 @@ from app.students import Served
 
 Handler = Callable[[Request], Awaitable[Response]]
 
+PAGE = "/"
+"""A path at which a POST is work, and a GET is a page for people."""
+
 _HELD = "lightmbert.held"
 """Where a request's scope says which student it holds."""
 
@@ -46,7 +49,7 @@ class Watch:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         handler = self._handlers.get(scope["path"]) if scope["type"] == "http" else None
-        if handler is None:
+        if handler is None or (scope["path"] == PAGE and scope["method"] != "POST"):
             await self._app(scope, receive, send)
             return
         started_at = perf_counter()

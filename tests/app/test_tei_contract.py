@@ -334,5 +334,6 @@ async def test_requests_are_timed_by_route_and_task(http: Client) -> None:
     await ask(http, "/similarity", {"source_sentence": "hund", "sentences": ["dog"]})
     await ask(http, "/tokenize", "hund")
     for route, task in (("/predict", "topic"), ("/similarity", "embed"), ("/tokenize", "tokenize")):
-        assert http.value("request_duration_seconds_count", route=route, task=task) == 1
+        labels = {"route": route, "task": task, "model": "toy"}
+        assert http.value("request_duration_seconds_count", **labels) == 1
         assert http.value("requests_total", route=route, status="200") == 1

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from app.commands.bench import BENCH_EXAMPLES, bench
 from app.commands.distill import distill
 from app.commands.group import Group, examples
 from app.commands.info import INFO_EXAMPLES, info
@@ -64,6 +65,7 @@ def options(version: Version = False) -> None:
 
 
 app.command(cls=ServeCommand, epilog=SERVE_EXAMPLES, rich_help_panel=SERVE)(serve)
+app.command(epilog=BENCH_EXAMPLES, rich_help_panel=SERVE)(bench)
 app.command(help=CLASSIFY_HELP, epilog=CLASSIFY_EXAMPLES, rich_help_panel=FILES)(classify)
 app.command(help=EMBED_HELP, epilog=EMBED_EXAMPLES, rich_help_panel=FILES)(embed)
 app.command(epilog=SIMILAR_EXAMPLES, rich_help_panel=FILES)(similar)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import contracts, errors, heads, health
+from app.api import contracts, errors, heads, health, page
 from app.api.watch import Watch
 from app.engine import Engine
 from app.errors import error_types
@@ -26,11 +26,13 @@ def create_app(settings: Settings, *, load_engine: LoadEngine = Engine.load) -> 
         title="LightMBERT",
         description=DESCRIPTION,
         lifespan=_lifespan,
+        docs_url=None,  # `page` has one that loads nothing from elsewhere
+        redoc_url=None,
         redirect_slashes=False,  # a POST sent elsewhere is sent twice, body and all
     )
     app.state.service = service
     app.state.dialects = contracts.DIALECTS
-    for router in (*contracts.ROUTERS, heads.router, health.router):
+    for router in (*contracts.ROUTERS, heads.router, health.router, page.router):
         app.include_router(router)
     app.add_middleware(Watch, service=service, handlers=contracts.HANDLERS)
     errors.install(app)

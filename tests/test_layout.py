@@ -42,5 +42,14 @@ def test_what_the_readme_draws_is_there() -> None:
 
 
 def test_each_room_says_what_it_is() -> None:
-    for room in ("app", "app/api", "distill", "distill/objectives", "models", "deploy", "tests"):
+    for room in (
+        "app",
+        "app/api",
+        "app/playground",
+        "distill",
+        "distill/objectives",
+        "models",
+        "deploy",
+        "tests",
+    ):
         assert (ROOT / room / "README.md").is_file(), room

@@ -22,7 +22,7 @@ from prometheus_client import (
 
 from app.shared_metrics import registry_of_all
 
-EMBED_ROUTES = ("/embed", "/similarity", "/v1/embeddings")
+EMBED_ROUTES = ("/embed", "/similarity", "/v1/embeddings", "/embeddings")
 ROUTES = (
     *EMBED_ROUTES,
     *("/classify", "/predict", "/", "/invocations", "/vertex", "/tokenize", "/decode"),

@@ -7,11 +7,11 @@ told as ours.
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from app.api import native
+from app.api import infinity, native
 from app.api.dialects import NATIVE, Dialect
-from app.api.openapi import documented
+from app.api.openapi import MODEL_IN_QUERY, TASK_IN_QUERY, documented
 from app.api.requests import admitted, parsed, raw_body
-from app.api.tei import MODEL_IN_QUERY, TEI, answered
+from app.api.tei import TEI, answered
 from app.api.tei_embed import EMBED_EXAMPLE, TEIEmbedRequest, TEIEmbedResponse
 from app.api.tei_embed import embed as tei_embed
 from app.errors import InputError
@@ -45,13 +45,27 @@ async def embed(request: Request) -> Response:
 @router.post(
     "/classify",
     **documented(
-        native.ClassifyRequest, native.ClassifyResponse, examples=native.CLASSIFY_EXAMPLES
+        [native.ClassifyRequest, infinity.InfinityClassifyRequest],
+        native.ClassifyResponse | infinity.InfinityClassifyResponse,
+        examples={
+            **native.CLASSIFY_EXAMPLES,
+            "as Infinity has it": {"input": ["Das Konzert war ausverkauft."]},
+        },
+        dialects=[NATIVE, infinity.INFINITY],
+        parameters=[TASK_IN_QUERY],
     ),
 )
 async def classify(request: Request) -> Response:
-    """Classify texts, or pairs of texts, by one of the model's heads or by labels of yours."""
+    """Classify texts, or pairs of texts, by one of the model's heads or by labels of yours.
+
+    A body that holds `input` is answered as Infinity does.
+    """
     terms = admitted(request)
-    return await native.classify(request, await raw_body(request), terms)
+    raw = await raw_body(request)
+    if b'"input"' in raw and _speaks(raw, "input"):
+        request.state.dialect = infinity.INFINITY
+        return await infinity.classify(request, raw, terms)
+    return await native.classify(request, raw, terms)
 
 
 def _speaks(raw: bytes, key: str) -> bool:

@@ -1,12 +1,12 @@
 """Every contract: its routes, what answers them without routing, and what is spoken there."""
 
-from app.api import by_shape, hub, openai, tei_embed, tei_predict, tei_tokens
+from app.api import by_shape, hub, infinity, openai, tei_embed, tei_info, tei_predict, tei_tokens
 from app.api.dialects import Dialect
 from app.api.watch import Handler
 
-_CONTRACTS = (by_shape, tei_embed, tei_predict, tei_tokens, hub, openai)
+_CONTRACTS = (by_shape, tei_embed, tei_predict, tei_tokens, hub, openai, infinity)
 
-ROUTERS = [contract.router for contract in _CONTRACTS]
+ROUTERS = [tei_info.router, *(contract.router for contract in _CONTRACTS)]
 HANDLERS: dict[str, Handler] = {}
 """A POST to one of these paths is work, and goes straight to its handler."""
 DIALECTS: dict[str, Dialect] = {}

@@ -32,8 +32,8 @@ class Dialect:
 
     tell: Callable[[Told], tuple[int, dict[str, Any]]]
     """The status and the JSON body."""
-    error_body: type[BaseModel]
-    """The schema of that body."""
+    error_body: Any
+    """The model of that body, or a union of models."""
     place: Callable[[str], str] = str
     """Our name of a place in a request, such as `texts[3]`, to the contract's."""
     truncates: bool = True

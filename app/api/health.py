@@ -10,6 +10,7 @@ from app.api.dialects import Told
 from app.api.errors import error_response
 from app.api.openapi import documented_error
 from app.api.requests import ServiceDep
+from app.api.tei_info import TEIFacts, facts
 from app.engine import Engine
 from app.errors import NotReadyError
 from app.head_file import HeadFile
@@ -98,7 +99,9 @@ class ServedModel(ModelInfo):
     the same name still is."""
 
 
-class Info(BaseModel):
+class Info(TEIFacts):
+    """Ours, with TEI's beside it at the top."""
+
     model: ModelInfo
     """The default: that of requests which name none."""
     models: list[ServedModel]
@@ -140,6 +143,7 @@ async def info(service: ServiceDep) -> Info:
     engine = students.default.engine
     limits = {"max_tokens": engine.manifest.max_tokens, **engine.settings.model_dump()}
     return Info(
+        **facts(engine),
         model=ModelInfo.model_validate(engine.manifest),
         models=[_served(each, students) for each in students],
         runtime=_runtime(engine),

@@ -21,9 +21,9 @@ from pydantic import (
 
 from app.api.dialects import Dialect, renamed
 from app.api.native import TextsOrPairs
-from app.api.openapi import documented
+from app.api.openapi import MODEL_IN_QUERY, TASK_IN_QUERY, documented
 from app.api.requests import admitted, checked, loaded, parsed, raw_body
-from app.api.tei import MODEL_IN_QUERY, TASK_IN_QUERY, TEI, Answered, Asked, Operation, answered
+from app.api.tei import TEI, Answered, Asked, Operation, answered
 from app.api.tei_embed import (
     EMBED_EXAMPLE,
     SIMILARITY,

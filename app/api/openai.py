@@ -15,6 +15,7 @@ from app.api.openapi import WORK, documented, documented_errors
 from app.api.requests import admitted, body_of, engine_for, engines, unless_gone
 from app.engine import Engine
 from app.errors import UnknownModelError
+from app.runtime.artifact import Manifest
 
 FOREIGN_TOKENS = (
     "these are token ids, and of another tokenizer than this model's; send the texts themselves "
@@ -186,13 +187,15 @@ async def show_model(request: Request) -> Model:
 
 
 def _described(engine: Engine) -> Model:
-    manifest = engine.manifest
-    created = 0.0
-    with suppress(ValueError):  # a manifest may say something else than a date
-        created = (
-            datetime.fromisoformat(manifest.provenance.created).replace(tzinfo=UTC).timestamp()
-        )
-    return Model(id=manifest.name, created=int(created))
+    return Model(id=engine.manifest.name, created=created_at(engine.manifest))
+
+
+def created_at(manifest: Manifest) -> int:
+    """When the student was made, in Unix seconds; 0 where the manifest says no date."""
+    with suppress(ValueError):
+        created = datetime.fromisoformat(manifest.provenance.created)
+        return int(created.replace(tzinfo=UTC).timestamp())
+    return 0
 
 
 HANDLERS = {"/v1/embeddings": embeddings}

@@ -70,6 +70,20 @@ _PARAMETERS = [
     },
 ]
 
+MODEL_IN_QUERY: dict[str, Any] = {
+    "name": "model",
+    "in": "query",
+    "schema": {"type": "string"},
+    "description": "Which model, where the body has no word for it.",
+}
+TASK_IN_QUERY: dict[str, Any] = {
+    "name": "task",
+    "in": "query",
+    "schema": {"type": "string"},
+    "description": "Which head, where the body has no word for it. May be left out where the model "
+    "has one, or `LIGHTMBERT_DEFAULT_TASK` is set.",
+}
+
 
 def documented(
     request: type[BaseModel] | Sequence[type[BaseModel]],

@@ -106,18 +106,3 @@ async def answered(
     request.state.task = found.task
     headers = usage_headers(found.usage) if found.usage else None
     return answer(engine.metrics, found.content, headers)
-
-
-MODEL_IN_QUERY: dict[str, Any] = {
-    "name": "model",
-    "in": "query",
-    "schema": {"type": "string"},
-    "description": "Which model, where the body has no word for it.",
-}
-TASK_IN_QUERY: dict[str, Any] = {
-    "name": "task",
-    "in": "query",
-    "schema": {"type": "string"},
-    "description": "Which head, where the body has no word for it. May be left out where the model "
-    "has one, or `LIGHTMBERT_DEFAULT_TASK` is set.",
-}

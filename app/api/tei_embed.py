@@ -18,9 +18,9 @@ from pydantic import (
 )
 
 from app.api.dialects import renamed
-from app.api.openapi import documented
+from app.api.openapi import MODEL_IN_QUERY, documented
 from app.api.requests import admitted, parsed, raw_body
-from app.api.tei import MODEL_IN_QUERY, TEI, Answered, Asked, Options, answered
+from app.api.tei import TEI, Answered, Asked, Options, answered
 from app.engine import Engine
 from app.errors import InputError, NoTextsError
 from app.metrics import EMBED_TASK

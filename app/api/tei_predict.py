@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, PlainValidator, RootModel, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from app.api.openapi import documented
+from app.api.openapi import MODEL_IN_QUERY, TASK_IN_QUERY, documented
 from app.api.requests import admitted, parsed, raw_body
-from app.api.tei import MODEL_IN_QUERY, TASK_IN_QUERY, TEI, Answered, Asked, Options, answered
+from app.api.tei import TEI, Answered, Asked, Options, answered
 from app.engine import Engine
 from app.postprocess import Ranking
 from app.runtime.tokenizer import Text

@@ -14,9 +14,9 @@ from pydantic import (
 )
 
 from app.api.dialects import renamed
-from app.api.openapi import documented
+from app.api.openapi import MODEL_IN_QUERY, documented
 from app.api.requests import admitted, parsed, raw_body
-from app.api.tei import MODEL_IN_QUERY, TEI, Answered, Asked, PromptName, answered
+from app.api.tei import TEI, Answered, Asked, PromptName, answered
 from app.engine import Engine
 
 router = APIRouter(tags=["tei"])

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from serving import Client, gated, serving
 from toy_student import sha256, write_graph, write_model_dir
 
+from app.api.tei_info import TEIFacts
 from app.engine import Engine
 from app.errors import ModelError, error_types
 from app.metrics import DROP_REASONS, PRIORITIES, ROUTES, STAGES, STATUSES, Metrics
@@ -219,3 +221,40 @@ def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
     (folder / missing).unlink()
     with pytest.raises(ModelError, match=missing):
         Engine.load(Settings(model_dir=folder), Metrics())
+
+
+async def test_info_says_the_same_in_teis_words(toy_model_dir: Path) -> None:
+    async with serving(toy_model_dir, max_texts_per_request=7, max_queue_tokens=80) as http:
+        info = (await http.get("/info")).json()
+    told = {name: info[name] for name in TEIFacts.model_fields if name != "version"}
+    assert told == {
+        "model_id": "toy",
+        "model_sha": "1",
+        "model_dtype": "float32",
+        "served_model_name": "toy",
+        "model_type": {"embedding": {"pooling": "mean"}},
+        "max_concurrent_requests": 10,
+        "max_input_length": 8,
+        "max_batch_tokens": info["limits"]["max_batch_tokens"],
+        "max_batch_requests": None,
+        "max_client_batch_size": 7,
+        "auto_truncate": True,
+        "tokenization_workers": 2,
+        "sha": None,
+        "docker_label": None,
+    }
+
+
+@pytest.mark.parametrize("path", ["/health", "/ping"])
+async def test_health_is_readiness_in_other_servers_words(toy_model_dir: Path, path: str) -> None:
+    async with serving(toy_model_dir, api_key="key") as http:
+        well = await http.get(path)
+        assert well.status_code == 200
+        assert well.json()["unix"] == pytest.approx(time.time(), abs=60)
+        await http.service.stop()
+        leaving = await http.get(path)
+        assert leaving.status_code == 503
+        assert leaving.json() == {
+            "error": "the service is shutting down",
+            "error_type": "Unhealthy",
+        }

@@ -20,6 +20,7 @@ STATUSES = dict.fromkeys(
     TEI,
 ) | {
     "/classify": EVERYWHERE | {"422"},
+    "/embeddings": EVERYWHERE | {"422"},
     "/v1/embeddings": EVERYWHERE | {"404"},
 }
 BODIES: dict[str, list[dict[str, Any]]] = {
@@ -47,7 +48,14 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     ),
     "/invocations": root,
     "/vertex": [{"instances": root[:5]}, {"instances": root}, {"instances": []}],
-    "/classify": [{"texts": ["hund", "tax"], "task": "topic"}, {"texts": []}],
+    "/classify": [
+        *({"texts": ["hund", "tax"], "task": "topic"}, {"texts": []}, {"input": []}),
+        *({"input": ["hund", "tax"]}, {"input": "hund"}, {"input": ["hund"], "model": "big"}),
+    ],
+    "/embeddings": [
+        *({"input": "hund"}, {"input": ["hund"], "encoding_format": "base64"}, {"input": [" "]}),
+        *({"input": []}, {"input": [1]}, {"input": "hund", "model": "big"}),
+    ],
     "/v1/embeddings": [
         {"input": ["hund", "tax"]},
         {"input": "hund", "encoding_format": "base64"},

@@ -12,6 +12,7 @@ LightMBERTError
 │   └── UnknownModelError   … no model of that name is served here
 ├── UnauthorizedError       the caller carries no key that is known here
 ├── ForbiddenError          no key opens this
+├── ConflictError           what is asked for does not go with what is served now
 ├── OverloadedError         the queue is full, or the wait too long; retry later
 ├── DeadlineExceededError   the caller's own deadline passed before the answer
 ├── NotReadyError           the model is loading or the service is shutting down
@@ -156,6 +157,12 @@ class ForbiddenError(LightMBERTError):
     """Nobody may do this here."""
 
     code = "forbidden"
+
+
+class ConflictError(LightMBERTError):
+    """What is asked for does not go with what is served now, or with what is being changed."""
+
+    code = "conflict"
 
 
 class OverloadedError(LightMBERTError):

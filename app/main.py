@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import contracts, errors, heads, health, page
+from app.api import admin, contracts, errors, heads, health, page
 from app.api.watch import Watch
 from app.engine import Engine
 from app.errors import error_types
@@ -32,7 +32,7 @@ def create_app(settings: Settings, *, load_engine: LoadEngine = Engine.load) -> 
     )
     app.state.service = service
     app.state.dialects = contracts.DIALECTS
-    for router in (*contracts.ROUTERS, heads.router, health.router, page.router):
+    for router in (*contracts.ROUTERS, heads.router, admin.router, health.router, page.router):
         app.include_router(router)
     app.add_middleware(Watch, service=service, handlers=contracts.HANDLERS)
     errors.install(app)

@@ -29,7 +29,7 @@ ROUTES = (
 )
 EMBED_TASK = "embed"
 STATUSES = (
-    *("200", "400", "401", "403", "404", "405", "413", "422", "424", "429"),
+    *("200", "400", "401", "403", "404", "405", "409", "413", "422", "424", "429"),
     *("499", "500", "503", "504"),
 )
 """What routes for work answer; 499 stands for a caller who hung up before the answer."""
@@ -219,6 +219,11 @@ class Metrics:
             self.request_duration_seconds.labels("/classify", task, model)
         for priority in PRIORITIES:
             self.predicted_wait.labels(priority, model)
+
+    def forget_model(self, model: str) -> None:
+        """Drop what says how the model is now; what was counted stays."""
+        for gauge in (self.model_info, self.predicted_wait):
+            gauge.remove_by_labels({"model": model})
 
     def render(self) -> bytes:
         """All series in the Prometheus text format; those of all workers where there are several."""

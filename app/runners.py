@@ -97,6 +97,7 @@ class Runners(Generic[ItemT, ResultT]):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []  # their cancellation holds this, and so the models
 
     async def _work(self, model: Model[ItemT, ResultT]) -> None:
         thread = self._new_thread()

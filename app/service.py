@@ -9,6 +9,7 @@ from typing import Literal
 from app.admission import Terms
 from app.engine import Engine
 from app.errors import LightMBERTError, NotReadyError
+from app.exchange import LEAVING, Exchange
 from app.memory import give_back
 from app.metrics import Metrics
 from app.runners import HOPELESS
@@ -34,7 +35,8 @@ class Service:
         """Set when loading has ended, well or badly."""
         self.leaving = asyncio.Event()
         """Set when the process should end: it was told to, or no model can be used."""
-        self.students = Students(settings, metrics, load_engine)
+        self.students = Students(settings, metrics, load_engine, on_health=self._show_health)
+        self.exchange = Exchange(settings, self.students, leaving=self.leaving)
         self._failure = ""
         self._stopped = False
         self._in_flight = 0
@@ -95,7 +97,7 @@ class Service:
             return self._failure
         if self.phase == "ready":
             return self._health
-        return "the model is loading" if self.phase == "loading" else "the service is shutting down"
+        return "the model is loading" if self.phase == "loading" else LEAVING
 
     @property
     def _health(self) -> str:
@@ -108,8 +110,8 @@ class Service:
         """Load the students in a thread, so that probes are answered meanwhile."""
         started_at = perf_counter()
         try:
-            engines = await asyncio.to_thread(self.students.load)
-            await self.students.start(engines, self._show_health)
+            for engine in await asyncio.to_thread(self.students.open_all):
+                await self.students.put(engine)
         except Exception as error:  # noqa: BLE001 - whatever it is, the process must not live on unready
             told = str(error) if isinstance(error, LightMBERTError) else repr(error)
             self._fail(f"the model could not be loaded: {told}")
@@ -126,13 +128,13 @@ class Service:
     def _log_ready(self, seconds: float) -> None:
         """An event per student."""
         for served in self.students:
-            manifest, settings = served.engine.manifest, served.engine.settings
+            settings = served.engine.settings
             logger.info(
                 "ready",
                 extra={
                     "seconds": round(seconds, 3),
                     "model": served.name,
-                    "revision": manifest.revision,
+                    "revision": served.revision,
                     "variant": served.engine.session.variant.file,
                     "settings": settings.model_dump(mode="json", by_alias=True),
                 },
@@ -184,6 +186,7 @@ class Service:
                 await self._quiet.wait()
         except TimeoutError:
             logger.error("drain timed out", extra={"requests": self._in_flight})
+        await self.exchange.stop(timeout_s=self.settings.drain_timeout_s)
         await self.students.stop()
 
     def _show_health(self) -> None:

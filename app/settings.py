@@ -98,6 +98,9 @@ class Settings(BaseSettings):
     model_dirs: Annotated[Folders, Field(alias="model_dir")] = (EMBEDDED_STUDENT,)
     """The model folders to serve; the first is meant where a request names no model."""
 
+    models_root: Path | None = None
+    """Where the model folders lie that may be loaded while the service runs; without it, none."""
+
     host: str = "127.0.0.1"
     """Where to listen; 0.0.0.0 for callers on other machines."""
 

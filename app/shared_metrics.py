@@ -36,6 +36,11 @@ def join(index: int) -> None:
     _pid_file(_joined, index).write_text(str(os.getpid()), encoding="ascii")
 
 
+def joined() -> bool:
+    """Whether this process is one of several workers."""
+    return _joined is not None
+
+
 def leave(folder: Path, index: int) -> None:
     """Forget what was true only while worker `index` lived. Its counts stay."""
     _pid_file(folder, index).unlink(missing_ok=True)

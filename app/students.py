@@ -4,13 +4,16 @@ A request holds the student it begins on until its answer is made, so that a stu
 out of service without anybody noticing.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 from app.admission import Terms
 from app.engine import Engine
 from app.errors import LightMBERTError, NotReadyError, OverloadedError, UnknownModelError
 from app.head_file import ForeignHeadError
+from app.memory import give_back
 from app.metrics import Metrics
 from app.runners import HOPELESS
 from app.runtime.artifact import load_manifests
@@ -29,7 +32,9 @@ class Served:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.name = engine.manifest.name
+        self.revision = engine.manifest.revision
         self.requests = 0
+        self._unused: asyncio.Event | None = None
 
     @property
     def ready(self) -> bool:
@@ -51,23 +56,49 @@ class Served:
     def leave(self) -> None:
         """A request holds it no more."""
         self.requests -= 1
+        if self._unused is not None and not self.requests:
+            self._unused.set()
+
+    async def end(self) -> None:
+        """Stop the engine and let go of it, when no request holds it; none may begin to any more."""
+        await self._last_leaves()
+        await self.engine.stop()
+        del self.engine  # what still knows of this must not keep sessions in memory
+
+    async def _last_leaves(self) -> None:
+        self._unused = asyncio.Event()
+        if self.requests:
+            await self._unused.wait()
 
 
 class Students:
     """Engines by name. The first is the default: the one of requests that name none."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, load_engine: LoadEngine) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        load_engine: LoadEngine,
+        *,
+        on_health: Callable[[], None],
+    ) -> None:
+        """`on_health` is called whenever `ready` or `broken` may have changed."""
         self._settings = settings
         self._metrics = metrics
         self._load_engine = load_engine
-        self._served: dict[str, Served] = {}
+        self._on_health = on_health
+        self._served: Mapping[str, Served] = {}
+        """Replaced rather than changed: whoever goes through it may be overtaken."""
+        self._retiring: dict[Served, asyncio.Task[None]] = {}
 
     def __iter__(self) -> Iterator[Served]:
         """The default first."""
         return iter(self._served.values())
 
-    def __len__(self) -> int:
-        return len(self._served)
+    @property
+    def retiring(self) -> list[Served]:
+        """Those that were taken out and are still held by a request."""
+        return list(self._retiring)
 
     @property
     def ready(self) -> bool:
@@ -83,37 +114,57 @@ class Students:
     def default(self) -> Served:
         return next(iter(self))
 
-    def load(self) -> list[Engine]:
+    def open_all(self) -> list[Engine]:
         """Open every folder of the settings, one after the other. Call it in a thread.
-
-        How many runs there are at a time, and of how many threads, is measured with the first
-        and goes for all.
 
         Raises:
             ModelError: a folder is unusable, or two have one name.
         """
         load_manifests(self._settings.model_dirs)
-        settings = self._settings
-        engines = []
-        for folder in self._settings.model_dirs:
-            engines.append(self._load_engine(settings.for_student(folder), self._metrics))
-            tuned = engines[0].settings
-            plan = {"runners": tuned.runners, "intra_op_threads": tuned.intra_op_threads}
-            settings = settings.model_copy(update=plan)
-        return engines
+        return [self.open(folder) for folder in self._settings.model_dirs]
 
-    async def start(self, engines: list[Engine], on_health: Callable[[], None]) -> None:
-        """Put what was loaded to work.
+    def open(self, folder: Path) -> Engine:
+        """Open one folder, to be `put` to work. Call it in a thread.
 
-        Args:
-            engines: of different names.
-            on_health: called when a student's health may have changed.
+        How many runs there are at a time, and of how many threads, is measured with the first
+        and goes for all.
+
+        Raises:
+            ModelError: it is unusable.
         """
-        for engine in engines:
-            await engine.start(on_health)
-            engine.describe()
-            engine.watch_heads()
-            self._served[engine.manifest.name] = Served(engine)
+        engine = self._load_engine(self._settings.for_student(folder), self._metrics)
+        plan = engine.settings.model_dump(include={"runners", "intra_op_threads"})
+        self._settings = self._settings.model_copy(update=plan)
+        return engine
+
+    async def put(self, engine: Engine) -> Served | None:
+        """Put an engine to work, in one step, in place of that of its name: which is returned."""
+        name = engine.manifest.name
+        replaced = self._served.get(name)
+        if replaced is not None:
+            self._metrics.forget_model(name)
+        await engine.start(self._on_health)
+        engine.describe()
+        engine.watch_heads()
+        self._served = {**self._served, name: Served(engine)}
+        self._on_health()
+        return replaced
+
+    def take_out(self, served: Served) -> None:
+        """Let no further request find it."""
+        self._served = {name: each for name, each in self._served.items() if each is not served}
+        self._metrics.forget_model(served.name)
+        self._on_health()
+
+    def retire(self, served: Served) -> None:
+        """End what was replaced or taken out when the last request that holds it is answered."""
+        self._retiring[served] = asyncio.create_task(self._retire(served))
+
+    async def _retire(self, served: Served) -> None:
+        await served.end()
+        del self._retiring[served]
+        await asyncio.to_thread(give_back)
+        logger.info("freed", extra={"model": served.name, "revision": served.revision})
 
     def named(self, model: str | None) -> Served:
         """The student of that name, or the default.
@@ -145,15 +196,17 @@ class Students:
                 return
         raise min(refusals, key=lambda error: getattr(error, "retry_after_s", float("inf")))
 
-    def refused_heads(self, served: Served) -> dict[str, str]:
+    def refused_heads(self, engine: Engine) -> dict[str, str]:
         """Fitted heads that this student cannot use, and why; not those of another one here."""
         return {
             name: str(error)
-            for name, error in served.engine.heads.refused.items()
+            for name, error in engine.heads.refused.items()
             if not (isinstance(error, ForeignHeadError) and error.model in self._served)
         }
 
     async def stop(self) -> None:
         """End all at once; who still waits is told."""
-        for served in self:
+        for task in self._retiring.values():
+            task.cancel()
+        for served in (*self._served.values(), *self._retiring):
             await served.engine.stop(timeout_s=0)

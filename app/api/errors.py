@@ -30,14 +30,15 @@ STATUS_BY_ERROR: dict[type[LightMBERTError], int] = {
     errors.UnknownModelError: 422,
     errors.UnauthorizedError: 401,
     errors.ForbiddenError: 403,
+    errors.ConflictError: 409,
     errors.OverloadedError: 429,
     errors.DeadlineExceededError: 504,
     errors.NotReadyError: 503,
     errors.InferenceError: 500,
-    errors.ModelError: 503,
-    errors.ManifestError: 503,
-    errors.VariantError: 503,
-    errors.SelfTestError: 503,
+    errors.ModelError: 422,
+    errors.ManifestError: 422,
+    errors.VariantError: 422,
+    errors.SelfTestError: 422,
 }
 
 CLIENT_GONE = 499

@@ -32,12 +32,11 @@ async def reload_heads(request: Request, service: ServiceDep) -> ReloadResponse:
     """Read all fitted heads again, in this process; others of the service do within a second."""
     require_admin(request)
     students = service.at_work()
-    for served in students:
-        await asyncio.to_thread(served.engine.heads.refresh, all_again=True)
+    engines = {served.name: served.engine for served in students}  # they may be exchanged meanwhile
+    for engine in engines.values():
+        await asyncio.to_thread(engine.heads.refresh, all_again=True)
     found = {
-        served.name: ModelHeads(
-            loaded=list(served.engine.heads.fitted), refused=students.refused_heads(served)
-        )
-        for served in students
+        name: ModelHeads(loaded=list(engine.heads.fitted), refused=students.refused_heads(engine))
+        for name, engine in engines.items()
     }
     return ReloadResponse(models=found)

@@ -160,7 +160,7 @@ def _served(served: Served, students: Students) -> ServedModel:
         ready=served.ready,
         runtime=_runtime(engine),
         fitted_heads={name: _fitted(head.file) for name, head in engine.heads.fitted.items()},
-        refused_heads=students.refused_heads(served),
+        refused_heads=students.refused_heads(engine),
     )
 
 

@@ -15,6 +15,7 @@ _ERRORS = (
     Told(400, "malformed_body", "Invalid JSON: expected value at line 1 column 1"),
     Told(401, "unauthorized", "a valid key is needed: Authorization: Bearer <key>"),
     Told(403, "forbidden", "nobody may do this: LIGHTMBERT_ADMIN_KEY is not set"),
+    Told(409, "conflict", "students/b is being loaded; wait until it is"),
     Told(413, "body_too_large", "the body is larger than 8388608 bytes"),
     Told(
         422,
@@ -35,13 +36,14 @@ _ERRORS = (
     Told(503, "not_ready", "the model is loading"),
     Told(504, "deadline_exceeded", "there was no answer within the 200 ms that you set"),
 )
-WORK = tuple(told for told in _ERRORS if told.status != 403)
+WORK = tuple(told for told in _ERRORS if told.status not in (403, 409))
 """What a request for work may meet."""
 
 _MEANINGS = {
     400: "The body is not JSON.",
     401: "A key is needed and was not carried (`LIGHTMBERT_API_KEY`).",
-    403: "No key opens this here (`LIGHTMBERT_ADMIN_KEY`).",
+    403: "Nobody may do this here, as the message says.",
+    409: "It does not go with what is served, or being loaded, now.",
     413: "The body is larger than the limit in GET /info.",
     422: "A field is wrong; `param` names it.",
     429: "The answer would take too long. Come back after `Retry-After` seconds.",

@@ -181,6 +181,7 @@ class _Caller:
     def leave(self) -> None:
         if self._listening is not None:
             self._listening.cancel()
+            self._listening = None  # or it would hold this, and the request, until a collection
 
     def forget(self) -> None:
         """The cancellation has arrived and goes no further."""

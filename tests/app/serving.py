@@ -90,12 +90,13 @@ async def serving(
     *,
     load_engine: LoadEngine = Engine.load,
     loaded: bool = True,
+    within_s: float = 10,
     **options: object,
 ) -> AsyncIterator[Client]:
     """A client of an application that is ready, unless `loaded` is off."""
     app = create_app(Settings(model_dir=model_dir, **options), load_engine=load_engine)
     async with (
-        asyncio.timeout(10),  # a hang is a failure, not a wait
+        asyncio.timeout(within_s),  # a hang is a failure, not a wait
         app.router.lifespan_context(app),
         Client(app) as client,
     ):
@@ -127,3 +128,32 @@ async def full(model_dir: Path, **options: object) -> AsyncIterator[Client]:
         yield http
         engine.session.gate.release(2)
         await asyncio.gather(running, waiting)
+
+
+ADMIN_KEY = "to-change"
+
+
+class Admin:
+    """Who may change what a service serves."""
+
+    def __init__(self, http: Client) -> None:
+        self._http = http
+        self._headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+
+    async def load(self, folder: str) -> httpx.Response:
+        return await self._call("POST", "", json={"folder": folder})
+
+    async def unload(self, name: str) -> httpx.Response:
+        return await self._call("DELETE", f"/{name}")
+
+    async def models(self) -> dict[str, list[tuple[str, str, int]]]:
+        """(name, revision, requests) of those that are served, and of those that are leaving."""
+        shown = (await self._call("GET", "")).json()
+        return {
+            state: [(each["name"], each["revision"], each["requests"]) for each in shown[state]]
+            for state in ("models", "leaving")
+        }
+
+    async def _call(self, method: str, path: str, **options: object) -> httpx.Response:
+        url = f"/admin/models{path}"
+        return await self._http.request(method, url, headers=self._headers, **options)

@@ -1,4 +1,8 @@
-"""Every command of the README is run here, or is named below with who runs it instead."""
+"""Every block of the README is run here, in order, or is named below with who runs it instead.
+
+A reader's folder is made for them: what the repository holds, a `.venv` of its own, and room for
+the files that the commands write.
+"""
 
 import json
 import os
@@ -8,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -15,7 +20,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ADDRESS = "127.0.0.1:8000"
-LIGHTMBERT = f"{sys.executable} -m app.cli"
 
 RUN_ELSEWHERE = {
     "make serve": "the service below is started as its last line does",
@@ -26,37 +30,68 @@ RUN_ELSEWHERE = {
 }
 
 
-def blocks() -> list[tuple[list[str], str]]:
-    """Each shell block's commands, with the JSON block that shows what comes of them."""
+@dataclass(frozen=True)
+class Block:
+    """What a reader types, and what they are shown."""
+
+    script: str
+    kind: str
+    """`json`, `jsonl`, `text`, or nothing where nothing is shown."""
+    shown: str
+
+
+def fences() -> list[tuple[str, str]]:
+    """Each fenced block's language and content."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.findall(r"```sh\n(.*?)```(?:\n\n```json\n(.*?)```)?", text, re.DOTALL)
-    return [(commands_in(shell), shown) for shell, shown in found]
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
-def commands_in(shell: str) -> list[str]:
-    lines = shell.replace("\\\n", " ").splitlines()
-    return [re.sub(r"\s+# .*$", "", line) for line in lines if line.strip()]
+def blocks() -> list[Block]:
+    """The shell's blocks, without what is run elsewhere."""
+    found = []
+    for (language, script), (kind, shown) in zip(fences(), [*fences()[1:], ("", "")], strict=True):
+        lines = [line for line in script.splitlines() if command_of(line) not in RUN_ELSEWHERE]
+        if language == "sh" and lines:
+            kind = kind if kind in ("json", "jsonl", "text") else ""
+            found.append(Block("\n".join(lines), kind, shown))
+    return found
 
 
-def runnable() -> list[tuple[str, str]]:
-    return [
-        (command, shown)
-        for commands, shown in blocks()
-        for command in commands
-        if command not in RUN_ELSEWHERE
-    ]
+def command_of(line: str) -> str:
+    """Without the comment behind it."""
+    return re.sub(r"\s+# .*$", "", line)
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a reader stands: the repository, with `lightmbert` in its `.venv`."""
+    folder = tmp_path_factory.mktemp("reader")
+    for path in ROOT.iterdir():
+        if not path.name.startswith("."):
+            (folder / path.name).symlink_to(path)
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    command = folder / ".venv" / "bin" / "lightmbert"
+    command.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m app.cli "$@"\n')
+    command.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(folder: Path) -> dict[str, str]:
+    """One whose home is nobody's."""
+    return os.environ | {"PYTHONUNBUFFERED": "1", "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path, environment: dict[str, str]) -> Iterator[str]:
     """Where a service with the embedded student listens, started as `make serve` does."""
     with subprocess.Popen(
-        [*LIGHTMBERT.split(), "serve", "--port", "0"],
-        cwd=ROOT,
+        [".venv/bin/lightmbert", "serve", "--port", "0"],
+        cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        env=environment,
     ) as process:
         try:
             yield listening_address(process)
@@ -85,20 +120,33 @@ def wait_until_ready(address: str) -> None:
     raise AssertionError("not ready within a minute")
 
 
-def test_the_readme_has_commands_and_each_exception_is_one_of_them() -> None:
-    commands = {command for commands, _ in blocks() for command in commands}
+def test_every_block_of_the_readme_is_run_by_somebody() -> None:
+    commands = {command_of(line) for _, script in fences() for line in script.splitlines()}
     assert set(RUN_ELSEWHERE) <= commands
-    assert len(runnable()) >= 5
+    drawn = [language for language, _ in fences() if not language]
+    assert len(drawn) == 1, "the tree, which test_layout.py checks; all else is run"
+    assert {language for language, _ in fences() if language} == {
+        "sh", "python", "json", "jsonl", "text",
+    }  # fmt: skip
+    assert len(blocks()) >= 8
 
 
-@pytest.mark.parametrize(("command", "shown"), runnable())
-def test_a_command_of_the_readme_works(command: str, shown: str, address: str) -> None:
-    if command.startswith("curl") and shutil.which("curl") is None:
+def test_what_the_readme_shows_is_shown_behind_what_was_typed() -> None:
+    languages = [language for language, _ in fences()]
+    for before, after in zip(["", *languages], languages, strict=False):
+        assert after not in ("json", "jsonl", "text") or before in ("sh", "python")
+
+
+@pytest.mark.parametrize("block", blocks(), ids=lambda block: block.script.splitlines()[0][:50])
+def test_a_block_of_the_readme_works(
+    block: Block, address: str, folder: Path, environment: dict[str, str]
+) -> None:
+    if "curl" in block.script and shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     result = subprocess.run(
-        command.replace(ADDRESS, address).replace(".venv/bin/lightmbert", LIGHTMBERT),
-        cwd=ROOT,
-        shell=True,
+        ["bash", "-euo", "pipefail", "-c", block.script.replace(ADDRESS, address)],
+        cwd=folder,
+        env=environment,
         capture_output=True,
         text=True,
         timeout=120,
@@ -106,8 +154,17 @@ def test_a_command_of_the_readme_works(command: str, shown: str, address: str) -
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()
-    if shown:
-        assert_alike(json.loads(result.stdout), json.loads(shown))
+    if block.kind:
+        assert_alike(read(block.kind, result.stdout), read(block.kind, block.shown))
+
+
+def read(kind: str, output: str) -> object:
+    if kind == "json":
+        return json.loads(output)
+    if kind == "jsonl":
+        return [json.loads(line) for line in output.splitlines()]
+    words = re.split(r"(\s+)", output)
+    return [float(word) if re.fullmatch(r"-?\d+\.\d+", word) else word for word in words]
 
 
 def assert_alike(found: object, shown: object) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from app.commands.group import Group, examples
-from app.commands.options import Json, model_folders, print_json
+from app.commands.options import Json, model_folders, print_json, settings_from
 from app.errors import LightMBERTError
 
 models = typer.Typer(cls=Group)
@@ -18,7 +18,9 @@ Folder = Annotated[
 ]
 Root = Annotated[
     Path | None,
-    typer.Argument(help="Where to look.", show_default="beside the embedded student"),
+    typer.Argument(
+        help="Where to look.", show_default="LIGHTMBERT_MODELS_ROOT, or beside the embedded student"
+    ),
 ]
 
 
@@ -28,7 +30,7 @@ def list_(root: Root = None, json: Json = False) -> None:
     from app.inspection import listed
     from app.settings import EMBEDDED_STUDENT
 
-    found = listed(root or EMBEDDED_STUDENT.parent)
+    found = listed(root or settings_from().models_root or EMBEDDED_STUDENT.parent)
     if json:
         print_json([asdict(each) for each in found])
         return

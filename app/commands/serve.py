@@ -54,6 +54,7 @@ def serve(ctx: typer.Context) -> None:
             f"cannot listen on {settings.host} port {settings.port}: {error.strerror}"
         ) from None
     url = _url(settings.host, listening.getsockname()[1])
+    typer.echo(f"page     {url}/")
     typer.echo(f"docs     {url}/docs")
     typer.echo(f"metrics  {url}/metrics")
     typer.echo(

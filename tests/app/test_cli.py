@@ -183,7 +183,9 @@ def test_a_folder_that_does_not_hold_is_told_to_machines_too(tmp_path: Path) -> 
     assert "the manifest says" in told["error"]
 
 
-def test_folders_are_listed_with_those_that_cannot_be_used(tmp_path: Path) -> None:
+def test_folders_are_listed_with_those_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_model_dir(tmp_path / "a")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "manifest.json").write_text("{}")
@@ -192,6 +194,8 @@ def test_folders_are_listed_with_those_that_cannot_be_used(tmp_path: Path) -> No
     assert bad.startswith(
         f"{tmp_path}/b  cannot be used: {tmp_path}/b/manifest.json is not a valid"
     )
+    monkeypatch.setenv("LIGHTMBERT_MODELS_ROOT", str(tmp_path))
+    assert lightmbert("models", "list").stdout.splitlines() == [good, bad]
     empty = lightmbert("models", "list", tmp_path / "b" / "c")
     assert "holds no model folder" in only_line(empty.stderr)
 
@@ -246,9 +250,10 @@ def test_golden_outputs_that_do_not_hold_are_told(tmp_path: Path) -> None:
 
 def test_the_service_says_where_it_is_and_ends_with_0(toy_model_dir: Path) -> None:
     with process("serve", "--port", 0, "--model-dir", toy_model_dir) as running:
-        docs, metrics, example = (running.stdout.readline() for _ in range(3))
-        url = docs.split()[1].removesuffix("/docs")
+        page, docs, metrics, example = (running.stdout.readline() for _ in range(4))
+        url = page.split()[1].removesuffix("/")
         wait_for(lambda: is_ready(url))
+        assert "<!doctype html>" in httpx.get(f"{url}/").text.lower()
         assert httpx.get(docs.split()[1]).status_code == 200
         assert "lightmbert_ready 1.0" in httpx.get(metrics.split()[1]).text
         _, curl, target, _, header, _, body = shlex.split(example)

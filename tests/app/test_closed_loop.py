@@ -84,7 +84,7 @@ def test_a_service_is_measured_and_no_figure_goes_without_what_it_is_not(
     toy_model_dir: Path,
 ) -> None:
     with process("serve", "--port", 0, "--model-dir", toy_model_dir) as running:
-        url = running.stdout.readline().split()[1].removesuffix("/docs")
+        url = running.stdout.readline().split()[1].removesuffix("/")
         wait_for(lambda: is_ready(url))
         result = lightmbert(*QUICK, "--url", url, "--texts", 2)
     assert result.exit_code == 0, result.stderr
@@ -99,7 +99,7 @@ def test_a_service_that_wants_a_key_gets_it_from_the_environment(
 ) -> None:
     monkeypatch.setenv("LIGHTMBERT_API_KEY", "hush")
     with process("serve", "--port", 0, "--model-dir", toy_model_dir) as running:
-        url = running.stdout.readline().split()[1].removesuffix("/docs")
+        url = running.stdout.readline().split()[1].removesuffix("/")
         wait_for(lambda: is_ready(url))
         assert lightmbert(*QUICK, "--url", url).exit_code == 0
         monkeypatch.delenv("LIGHTMBERT_API_KEY")

@@ -12,6 +12,7 @@ from app.cli import app
 from app.commands.flags import parameters, secrets
 from app.settings import PREFIX, fields_by_name
 
+README = (Path(__file__).resolve().parents[2] / "app" / "README.md").read_text(encoding="utf-8")
 SECRETS = {"api_key", "admin_key"}
 
 
@@ -77,3 +78,10 @@ def test_several_model_folders_are_given_by_one_flag_or_one_variable(
     by_variable = CliRunner().invoke(app, ["serve"])
     told = f"lightmbert: {folders[0]} and {folders[1]} are both named toy\n"
     assert (by_flag.stderr, by_variable.stderr) == (told, told)
+
+
+def test_the_table_of_settings_has_them_all_and_no_other() -> None:
+    table = README.partition("## Settings")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]*`) \|", table, re.MULTILINE)
+    listed = [name.lower() for row in rows for name in re.findall(r"`([A-Z_]+)`", row)]
+    assert sorted(listed) == sorted(fields_by_name())

@@ -49,6 +49,13 @@ def server(server_python: str) -> Iterator[Live]:
         yield live
 
 
+@pytest.fixture(scope="session")
+def guarded(server_python: str) -> Iterator[Live]:
+    """The shipped student, for who carries the key `right`."""
+    with serving(server_python, api_key="right") as live:
+        yield live
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_was_sent_elsewhere() -> Iterator[None]:
     """A client that swallows the refusal is found out here."""

@@ -129,13 +129,12 @@ def test_what_is_wrong_with_a_request_is_a_bad_request(
     assert refusal.value.type == "invalid_request_error"
 
 
-def test_a_key_is_asked_for_where_one_is_set(server_python: str) -> None:
-    with serving(server_python, api_key="right") as live:
-        with asking(live.url, api_key="right") as client:
-            assert len(client.embeddings.create(model=STUDENT, input="x").data) == 1
-            assert [model.id for model in client.models.list()] == [STUDENT]
-        with asking(live.url, api_key="wrong") as client, pytest.raises(openai.AuthenticationError):
-            client.embeddings.create(model=STUDENT, input="x")
+def test_a_key_is_asked_for_where_one_is_set(guarded: Live) -> None:
+    with asking(guarded.url, api_key="right") as client:
+        assert len(client.embeddings.create(model=STUDENT, input="x").data) == 1
+        assert [model.id for model in client.models.list()] == [STUDENT]
+    with asking(guarded.url, api_key="wrong") as client, pytest.raises(openai.AuthenticationError):
+        client.embeddings.create(model=STUDENT, input="x")
 
 
 def test_a_url_without_v1_says_where_to_go(server: Live) -> None:

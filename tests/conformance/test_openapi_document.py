@@ -50,7 +50,7 @@ def cases_sent(server: Live, folder: Path, *options: str) -> int:
 
 def test_no_answer_surprises(server: Live, tmp_path: Path) -> None:
     """A short run; the same requests each time."""
-    options = ("--phases", "examples,fuzzing", "-n", "20", "--generation-deterministic")
+    options = ("--phases", "examples,fuzzing", "-n", "10", "--generation-deterministic")
     assert cases_sent(server, tmp_path, *options) > 50
 
 

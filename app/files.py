@@ -128,11 +128,12 @@ class Reader:
                 field = table.schema_arrow.field(self._index_in(table.schema_arrow.names, file))
                 if not _is_text(arrow, field.type):
                     raise FileError(f"{file}: {field.name!r} is not text: {field.type}")
+                size, total = file.stat().st_size, table.metadata.num_rows
                 for each in table.iter_batches(_SLICE_ROWS, columns=[field.name]):
-                    yield from (text or "" for text in each.column(0).to_pylist())
-                    rows += each.num_rows
-                    share = rows / table.metadata.num_rows
-                    self.read_bytes = bytes_before + int(share * file.stat().st_size)
+                    for text in each.column(0).to_pylist():
+                        rows += 1
+                        self.read_bytes = bytes_before + rows * size // total
+                        yield text or ""
         except (arrow.ArrowException, UnicodeDecodeError) as error:
             raise FileError(f"{file} cannot be read as parquet: {error}") from error
 

@@ -13,11 +13,27 @@ if TYPE_CHECKING:
 
 
 def model_folders(incomplete: str) -> list[str]:
-    """Completion: the folders that begin so, for a model folder or the way to one."""
+    """Completion: model folders, and other folders as the way to one."""
+    return [
+        each.removesuffix("/") if Path(each, "manifest.json").is_file() else each
+        for each in _paths(incomplete)
+        if each.endswith("/")
+    ]
+
+
+def row_files(incomplete: str) -> list[str]:
+    """Completion: folders, and files of a kind that can be read."""
+    from app.files import KINDS
+
+    return [each for each in _paths(incomplete) if each.lower().endswith((*KINDS, "/"))]
+
+
+def _paths(incomplete: str) -> list[str]:
+    """What there is that begins so, folders with a slash behind them."""
     folder, _, _ = incomplete.rpartition("/")
     here = Path(folder or ("/" if incomplete.startswith("/") else "."))
-    inside = sorted(each for each in here.glob("*/") if not each.name.startswith("."))
-    typed = [str(each) + ("" if (each / "manifest.json").is_file() else "/") for each in inside]
+    inside = sorted(each for each in here.glob("*") if not each.name.startswith("."))
+    typed = [f"{each}/" if each.is_dir() else str(each) for each in inside]
     return [each for each in typed if each.startswith(incomplete.removeprefix("./"))]
 
 

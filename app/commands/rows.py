@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.commands.group import CommandError, examples
-from app.commands.options import Device, ModelDir, print_json, settings_from, tasks
+from app.commands.options import Device, ModelDir, print_json, row_files, settings_from, tasks
 
 if TYPE_CHECKING:
     from app.bulk import Answered, Question
@@ -24,6 +24,7 @@ Paths = Annotated[
         help="Files and folders of txt (a text a line), csv, jsonl and parquet. "
         "None, or -, for a text a line on standard input.",
         show_default=False,
+        autocompletion=row_files,
     ),
 ]
 Output = Annotated[
@@ -133,6 +134,8 @@ def _answer_files(
     if how.json and how.output is None:
         raise CommandError("--json needs --output: records go to standard output without it")
     files = find_files(paths or [STDIN])
+    if STDIN in files and sys.stdin.isatty():
+        typer.echo("type a text a line, and Ctrl-D at the end", err=True)
     if how.output is not None and how.output.resolve() in [file.resolve() for file in files]:
         raise FileError(f"{how.output} is read from; write to another file")
     reader = Reader(files, column=how.column)

@@ -1,6 +1,7 @@
 """Rows through the command line's engine: their order, their fate, and how many at a time."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -285,6 +286,35 @@ def test_what_earlier_runs_did_is_no_part_of_the_pace(tmp_path: Path) -> None:
     counts["ok"] += 10
     pace = progress.pace(rows[-1].read_bytes + 50)  # ten rows of five bytes
     assert (pace.rows, pace.share) == (10, pytest.approx(50 / (500 - 1 - 300)))
+
+
+@pytest.mark.parametrize("kind", ["txt", "csv", "jsonl", "parquet"])
+def test_how_much_is_read_grows_with_every_row_up_to_all(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.table({"text": ["hund"] * 50}), path)
+    else:
+        line = '{"text": "hund"}' if kind == "jsonl" else "hund"
+        write_lines(path, [*["text"] * (kind == "csv"), *[line] * 50, ""])
+    reader = Reader([path, path], column="text")
+    read = [row.read_bytes for row in reader]
+    assert read == sorted(set(read))
+    assert read[-1] == reader.total_bytes
+
+
+def test_a_person_who_types_is_told_how_to_end(tmp_path: Path) -> None:
+    terminal, theirs = os.openpty()
+    command = [sys.executable, "-m", "app.cli", "embed"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        os.close(theirs)
+        assert running.stderr.readline() == "type a text a line, and Ctrl-D at the end\n"
+        os.write(terminal, b"hund\n\x04")
+        assert json.loads(running.stdout.readline())["status"] == "ok"
+        running.communicate()
+    os.close(terminal)
+    assert running.returncode == 0
 
 
 def test_a_pipe_that_is_closed_ends_the_run_quietly(tmp_path: Path) -> None:

@@ -107,6 +107,15 @@ def test_model_folders_are_completed_from_where_one_is(tmp_path: Path) -> None:
     assert completed("serve", "--model-dir", f"{tmp_path}/mine/t") == [f"{tmp_path}/mine/toy"]
 
 
+def test_files_that_can_be_read_and_tasks_are_completed(tmp_path: Path) -> None:
+    write_model_dir(tmp_path / "toy")
+    for name in ("a.txt", "b.md", "c.JSONL"):
+        (tmp_path / name).touch()
+    assert completed("embed", "", cwd=tmp_path) == ["a.txt", "c.JSONL", "toy/"]
+    assert completed("embed", "a", cwd=tmp_path) == ["a.txt"]
+    assert completed("classify", "--model-dir", "toy", "--task", "t", cwd=tmp_path) == ["topic"]
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_script_for_the_shell_is_shown(shell: str) -> None:
     shown = subprocess.run(

@@ -7,6 +7,7 @@ others' CPUs idle. Such a batch may go to a second session of more threads, the 
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from app.runtime.outputs import Floats
 from app.runtime.session import StudentSession
@@ -21,6 +22,10 @@ Row = dict[str, Floats]
 class Student:
     """One session that passes its golden self-test, whichever session that is."""
 
+    _counting: ClassVar = threading.Lock()
+    _running: ClassVar = 0
+    """Of all students in the process, because they share the CPUs."""
+
     def __init__(self, open_session: Callable[[], StudentSession], tokenizer: Tokenizer) -> None:
         """Open the session and test it.
 
@@ -30,8 +35,6 @@ class Student:
         self._open_session = open_session
         self._tokenizer = tokenizer
         self._opening = threading.Lock()
-        self._counting = threading.Lock()
-        self._running = 0
         self._wide: StudentSession | None = None
         self.session = self._opened()
 
@@ -41,15 +44,15 @@ class Student:
         Raises:
             InferenceError: see `StudentSession.run`.
         """
-        with self._counting:
-            self._running += 1
-            alone = len(batch) == self._running == 1
+        with Student._counting:
+            Student._running += 1
+            alone = len(batch) == Student._running == 1
             session = (alone and self._wide) or self.session
         try:
             outputs = session.run(batch)
         finally:
-            with self._counting:
-                self._running -= 1
+            with Student._counting:
+                Student._running -= 1
         return [{name: array[row] for name, array in outputs.items()} for row in range(len(batch))]
 
     def widen(self, open_wide: Callable[[], StudentSession]) -> None:

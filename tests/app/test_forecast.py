@@ -43,3 +43,16 @@ def test_one_run_that_was_preempted_spoils_little() -> None:
         forecast.learn(Run(10, 2, 0.003))
     forecast.learn(Run(10, 2, 30.0))
     assert forecast.seconds(10, 2) < 1.11 * 0.003
+
+
+def test_what_another_student_takes_of_the_cpus_is_learned_and_forgotten_within_twenty_runs() -> (
+    None
+):
+    forecast = Forecast(seconds_per_token=1e-4, overhead_s=0.001)
+    for seconds in (0.003, 0.006, 0.003):  # alone, beside another one under load, alone again
+        for _ in range(10):
+            forecast.learn(Run(10, 2, seconds))
+        assert forecast.seconds(10, 2) == pytest.approx(seconds, rel=0.4)
+        for _ in range(10):
+            forecast.learn(Run(10, 2, seconds))
+        assert forecast.seconds(10, 2) == pytest.approx(seconds, rel=0.15)

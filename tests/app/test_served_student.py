@@ -129,6 +129,25 @@ def test_a_text_alone_runs_wide_and_others_do_not(
     np.testing.assert_allclose(alone[0]["pooled"], beside[0]["pooled"], rtol=1e-6)
 
 
+def test_a_text_beside_which_another_student_runs_is_not_alone(
+    student: Student, open_session: Callable[[], StudentSession], tokenizer: Tokenizer
+) -> None:
+    narrow, wide = widened(student, open_session)
+    other = Student(open_session, tokenizer)
+    other.session._session = busy = Watched(other.session._session)
+    one = tokenizer.encode(["hund"], truncate=False)
+    busy.may_end.clear()
+    running = threading.Thread(target=other.run, args=(one,))
+    running.start()
+    assert busy.began.wait(10)
+    student.run(one)
+    assert (narrow.runs, wide.runs) == (1, 0)
+    busy.may_end.set()
+    running.join(10)
+    student.run(one)
+    assert (narrow.runs, wide.runs) == (1, 1)
+
+
 def test_a_run_that_fails_is_no_company(
     student: Student, open_session: Callable[[], StudentSession], tokenizer: Tokenizer
 ) -> None:

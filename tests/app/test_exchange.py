@@ -90,10 +90,10 @@ async def test_what_began_on_a_revision_ends_on_it_and_then_its_memory_is_free(r
         )
         assert await admin.models() == {"models": [("toy", "2", 0)], "leaving": [("toy", "1", 2)]}
         old.engine.session.gate.release(100)
-        del old
         for text, request in (("hund", begun), ("katt", waiting)):
             assert np.allclose((await request).json()["embeddings"], meanings([text], 0))
-        await gone(session)
+        await gone(session)  # though this test, as somebody might, still knows of `old`
+        assert old.requests == 0
         assert await admin.models() == {"models": [("toy", "2", 0)], "leaving": []}
 
 
@@ -107,6 +107,21 @@ async def test_a_request_that_is_not_run_yet_ends_where_it_began(root: Path) -> 
         answers = await asyncio.gather(*requests)
         assert [answer.status_code for answer in answers] == [200, 200, 200]
         assert answers[1].json()["embeddings"] == [[0.0, 1.0, 0.0, 0.0]]
+
+
+async def test_who_holds_a_student_may_ask_it_as_often_as_it_likes(root: Path) -> None:
+    async with administered(root) as (http, admin):
+        [old] = http.service.students
+        old.enter()
+        assert (await admin.load("toy-2")).status_code == 200
+        for _ in range(3):  # with nothing of it queued in between
+            await asyncio.sleep(0.02)
+            embedded = await old.engine.embed(["hund"])
+            assert embedded.vectors.tolist() == [[1.0, 0.0, 0.0, 0.0]]
+        assert (await admin.models())["leaving"] == [("toy", "1", 1)]
+        old.leave()
+        while (await admin.models())["leaving"]:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_model_is_loaded_beside_the_others_and_unloaded_while_it_works(root: Path) -> None:

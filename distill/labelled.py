@@ -78,13 +78,16 @@ def read_labelled(table: LabelledTable) -> Labelled:
         CorpusError: the file or a column is missing, a row lacks text or label, or none is left.
     """
     text_columns = [table.text_column, *([table.pair_column] if table.pair_column else [])]
-    columns = *text_columns, table.label_column
+    columns = [*text_columns, *([table.label_column] if table.label_column else [])]
     rows = read_table(table.path, columns=columns, where=table.where)
     for column in columns:
         if empty := rows[column].null_count:
             raise CorpusError(f"{table.path}: {empty} of {len(rows)} rows have no {column!r}")
     sides = [rows[column].cast(pa.string()).to_pylist() for column in text_columns]
     texts: list[Text] = sides[0] if len(sides) == 1 else list(zip(*sides, strict=True))
+    if table.label_column is None:
+        assert table.label is not None, "LabelledRows checked that one of both is set"
+        return Labelled(texts, [(table.label,)] * len(texts))
     labels = rows[table.label_column]
     if _is_list(labels.type) and pc.list_flatten(labels).null_count:
         raise CorpusError(f"{table.path}: a list of {table.label_column!r} holds a null")

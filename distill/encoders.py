@@ -18,7 +18,7 @@ from app.runtime.tokenizer import Tokenizer as ServedTokenizer
 from distill.anatomy import anatomy
 from distill.batches import load_tokenizer
 from distill.classifier import embed, inputs_of, read
-from distill.heads import Head, load_heads
+from distill.heads import AnyHead, Head, load_heads, logits_of, require_fit
 from distill.teacher import EncoderError, load_skeleton, load_teacher, tokenizer_file
 
 Outputs = dict[str, Floats]
@@ -69,7 +69,9 @@ class TorchEncoder:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._encoder = load_teacher(str(folder)).to(self._device)
         self._tokenizer = load_tokenizer(tokenizer_file(str(folder)), max_tokens=max_tokens)
-        self._heads = load_heads(Path(folder))
+        self._heads: dict[str, AnyHead] = load_heads(Path(folder))
+        config = self._encoder.config
+        require_fit(self._heads, self._tokenizer, width=config.hidden_size, rows=config.vocab_size)
         self.tasks = {task: head.as_task() for task, head in self._heads.items()}
 
     def outputs(self, texts: Sequence[Text]) -> Outputs:
@@ -77,9 +79,10 @@ class TorchEncoder:
 
     @torch.inference_mode()
     def _batch(self, texts: list[Text]) -> Outputs:
-        inputs = inputs_of(read(self._tokenizer, texts)).to(self._device)
-        pooled = embed(self._encoder, inputs).cpu().numpy()
-        return {"pooled": pooled, **logits_of(self._heads, pooled)}
+        inputs = inputs_of(read(self._tokenizer, texts))
+        pooled = embed(self._encoder, inputs.to(self._device)).cpu()
+        found = {"pooled": pooled} | logits_of(self._heads, pooled, inputs.tokens)
+        return {name: tensor.numpy() for name, tensor in found.items()}
 
 
 class FolderEncoder:
@@ -110,13 +113,10 @@ class WithHeads:
 
     def outputs(self, texts: Sequence[Text]) -> Outputs:
         found = self._encoder.outputs(texts)
-        return found | logits_of(self._heads, found["pooled"])
-
-
-def logits_of(heads: Mapping[str, Head], pooled: Floats) -> Outputs:
-    """`logits_<task>` (B, C) of every head, of pooled vectors (B, H)."""
-    vectors = torch.from_numpy(pooled)
-    return {f"logits_{task}": head(vectors).numpy() for task, head in heads.items()}
+        pooled = torch.from_numpy(found["pooled"])
+        return found | {
+            f"logits_{task}": head(pooled).numpy() for task, head in self._heads.items()
+        }
 
 
 def in_order(texts: Sequence[Text], run: RunBatch) -> Outputs:

@@ -36,7 +36,7 @@ from distill.anatomy import Encoder, anatomy
 from distill.batches import load_tokenizer
 from distill.config import LoadedRecipe, require
 from distill.graph import write_graph
-from distill.heads import Head, load_heads
+from distill.heads import AnyHead, load_heads, require_fit
 from distill.layered import FAMILY as LAYERED
 from distill.padding import without_padding
 from distill.parity import Outputs, gate, torch_outputs
@@ -88,6 +88,7 @@ def export_student(
 
     Raises:
         ExportError: the encoder folder is incomplete, or its parts do not fit together.
+        HeadError: a head is another encoder's.
         FusionError: ONNX Runtime's fusions did not take.
         TextTooLongError: a golden text exceeds `card.max_tokens`.
         ParityError: the graph strays from torch; `model_dir` is as it was.
@@ -141,7 +142,7 @@ def _replaced_whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _load(encoder_dir: Path, *, max_tokens: int) -> tuple[Encoder, dict[str, Head]]:
+def _load(encoder_dir: Path, *, max_tokens: int) -> tuple[Encoder, dict[str, AnyHead]]:
     # the fusions know attention by its plain products
     encoder = load_teacher(str(encoder_dir), attention="eager")
     heads = load_heads(encoder_dir)
@@ -151,14 +152,11 @@ def _load(encoder_dir: Path, *, max_tokens: int) -> tuple[Encoder, dict[str, Hea
             f"{encoder_dir} is of family {parts.family!r}; graphs are written of "
             f"{', '.join(EXPORTED)}: a student with all of its layers is one of them"
         )
-    width, positions = parts.width, parts.max_tokens
+    positions = parts.max_tokens
     if max_tokens > positions:
         raise ExportError(f"max_tokens {max_tokens} exceeds the encoder's {positions} positions")
-    for task, head in heads.items():
-        if head.weight.shape[1] != width:
-            raise ExportError(
-                f"head {task!r} reads width {head.weight.shape[1]}; {encoder_dir} has {width}"
-            )
+    tokenizer = load_tokenizer(encoder_dir / TOKENIZER_FILE, max_tokens=max_tokens)
+    require_fit(heads, tokenizer, width=parts.width, rows=parts.vocabulary)
     return encoder, heads
 
 

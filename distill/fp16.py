@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from distill.evidence import shrink_evidence
 from distill.rewrite import Rewriter
 from distill.word_table import (
     EMBEDDING,
@@ -23,6 +24,8 @@ BODY = frozenset(
 def fp16(model: onnx.ModelProto, *, block: Block | None = None) -> onnx.ModelProto:
     """Return a copy whose encoder is fp16; pooling, heads and outputs stay fp32.
 
+    But for tables of lexical heads: they are int8.
+
     With a block the word table is int8, a scale for each: half the size of the file. What is
     looked up is added up in fp32, and cast before it is normalised.
 
@@ -37,6 +40,7 @@ def fp16(model: onnx.ModelProto, *, block: Block | None = None) -> onnx.ModelPro
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     require_known(copy)
+    shrink_evidence(copy)
     if block is not None:
         _shrink_table(copy, block)
     graph = copy.graph

@@ -28,7 +28,8 @@ from transformers import BertConfig
 from app.errors import LightMBERTError
 from distill.anatomy import Encoder
 from distill.embedding_graph import as_traced, fuse_loose_block
-from distill.heads import Head
+from distill.heads import AnyHead
+from distill.lexical_head import LexicalLayer
 from distill.lowering import split_slow_fusions
 
 OPSET = 17
@@ -43,7 +44,7 @@ class FusionError(LightMBERTError):
 class StudentGraph(nn.Module):
     """Encoder, masked mean and heads as one module, which is what is traced."""
 
-    def __init__(self, encoder: Encoder, heads: Mapping[str, Head]) -> None:
+    def __init__(self, encoder: Encoder, heads: Mapping[str, AnyHead]) -> None:
         super().__init__()
         self.config: BertConfig = encoder.config  # optimum looks for it here
         self.encoder = encoder
@@ -61,14 +62,19 @@ class StudentGraph(nn.Module):
         pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1)  # (B, H)
         # Not functional.normalize: it traces to a Shape and an Expand, which CUDA cannot run.
         unit = pooled / pooled.norm(dim=-1, keepdim=True).clamp(min=1e-12)  # (B, H)
-        logits = {f"logits_{task}": head(unit) for task, head in self.heads.items()}
+        logits = {
+            f"logits_{task}": head(input_ids, attention_mask)
+            if isinstance(head, LexicalLayer)
+            else head(unit)
+            for task, head in self.heads.items()
+        }
         return {"pooled": pooled} | logits
 
 
 class StudentOnnxConfig(BertOnnxConfig):  # type: ignore[misc]  # optimum is untyped
     """Tells optimum the names and the axes of the student's graph."""
 
-    def __init__(self, config: BertConfig, heads: Mapping[str, Head]) -> None:
+    def __init__(self, config: BertConfig, heads: Mapping[str, AnyHead]) -> None:
         super().__init__(config, task="feature-extraction")
         self._heads = heads
 
@@ -84,7 +90,7 @@ class StudentOnnxConfig(BertOnnxConfig):  # type: ignore[misc]  # optimum is unt
         return {name: {0: "B"} for name in ["pooled", *(f"logits_{task}" for task in self._heads)]}
 
 
-def write_graph(encoder: Encoder, heads: Mapping[str, Head], path: Path) -> None:
+def write_graph(encoder: Encoder, heads: Mapping[str, AnyHead], path: Path) -> None:
     """Trace the student, fuse it, take apart what is slow fused, and write it to `path`.
 
     Raises:

@@ -1,15 +1,16 @@
-"""Classification heads: one linear layer on the student's unit embedding.
+"""Classification heads: one linear layer on the student's unit embedding, and how heads are kept.
 
 A head reads the pooled vector after L2 normalisation, so that it sees exactly what `/embed`
 gives to callers and no longer depends on the length of the vector, which quantization shifts
-more than its direction. Logits are `unit @ weight.T + bias`: one matmul.
+more than its direction. Logits are `unit @ weight.T + bias`: one matmul. The other kind, which
+reads pieces, is in `distill.lexical_head`.
 
-On disk a head is a pair of files in the encoder folder: `heads/<task>.safetensors` (weight,
-bias) and `heads/<task>.json` (the task as the manifest will state it, and its provenance).
+On disk a head is a pair of files in the encoder folder: `heads/<task>.safetensors` (its tensors)
+and `heads/<task>.json` (the task as the manifest will state it, its kind, and its provenance).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -17,46 +18,56 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from app.errors import LightMBERTError
-from app.runtime.artifact import ClassificationTask, TaskName
+from app.runtime.artifact import ClassificationTask
+from distill.batches import Tokens
+from distill.lexical_head import LexicalHead
+from distill.stated import HeadError, Stated
+
+__all__ = [
+    "AnyHead",
+    "Head",
+    "HeadError",
+    "LexicalHead",
+    "load_heads",
+    "logits_of",
+    "require_fit",
+    "save_head",
+]
 
 HEADS_FOLDER = "heads"
 
 
-class HeadError(LightMBERTError):
-    """A head is malformed, on disk or in memory."""
+class LinearFile(ClassificationTask):
+    """What `heads/<task>.json` holds of a `Head`."""
 
-    code = "bad_head"
-
-
-class HeadFile(ClassificationTask):
-    """What `heads/<task>.json` holds."""
-
+    kind: Literal["linear"] = "linear"
     provenance: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Head:
-    """A trained head: C labels over embeddings of width H.
+class LexicalFile(ClassificationTask):
+    """What `heads/<task>.json` holds of a `LexicalHead`."""
+
+    kind: Literal["lexical"]
+    vocabulary: str
+    provenance: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head(Stated):
+    """A linear layer: C labels over embeddings of width H.
 
     Raises:
         HeadError: the tensors do not fit the labels, or the task cannot be stated in a manifest.
     """
 
-    task: str
-    labels: tuple[str, ...]
-    problem_type: Literal["single", "multi"]
     weight: Tensor
     """(C, H) float32."""
     bias: Tensor
     """(C,) float32."""
-    temperature: float = 1.0
-    threshold: float | None = None
-    pair: bool = False
-    provenance: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         classes = len(self.labels)
@@ -69,21 +80,7 @@ class Head:
             raise HeadError(
                 f"head {self.task!r} is {self.weight.dtype}, {self.bias.dtype}; it must be float32"
             )
-        try:
-            TypeAdapter(TaskName).validate_python(self.task)
-            self.as_task()
-        except ValidationError as error:
-            raise HeadError(f"head {self.task!r}: {error}") from error
-
-    def as_task(self) -> ClassificationTask:
-        """Return the head as a manifest states it: without its tensors."""
-        return ClassificationTask(
-            labels=self.labels,
-            problem_type=self.problem_type,
-            temperature=self.temperature,
-            threshold=self.threshold,
-            pair=self.pair,
-        )
+        super().__post_init__()
 
     def as_layer(self) -> nn.Linear:
         """Return the layer from unit embeddings (B, H) to logits (B, C), with copied weights."""
@@ -97,20 +94,38 @@ class Head:
         return functional.linear(functional.normalize(pooled, dim=-1), self.weight, self.bias)
 
 
-def save_head(folder: Path, head: Head) -> None:
+AnyHead = Head | LexicalHead
+_STATED: TypeAdapter[LinearFile | LexicalFile] = TypeAdapter(LinearFile | LexicalFile)
+
+
+def logits_of(heads: Mapping[str, AnyHead], pooled: Tensor, tokens: Tokens) -> dict[str, Tensor]:
+    """`logits_<task>` (B, C) of every head, of pooled vectors (B, H) and token ids (B, T)."""
+    return {
+        f"logits_{task}": head(tokens) if isinstance(head, LexicalHead) else head(pooled)
+        for task, head in heads.items()
+    }
+
+
+def save_head(folder: Path, head: AnyHead) -> None:
     """Write a head into an encoder folder; its json, written last, makes it exist."""
     heads = folder / HEADS_FOLDER
     heads.mkdir(parents=True, exist_ok=True)
-    tensors = {"weight": head.weight.detach().contiguous(), "bias": head.bias.detach().contiguous()}
-    stated = HeadFile(**head.as_task().model_dump(), provenance=dict(head.provenance))
+    stated = head.as_task().model_dump() | {"provenance": dict(head.provenance)}
+    file: LinearFile | LexicalFile
+    if isinstance(head, LexicalHead):
+        tensors = {"table": head.table}
+        file = LexicalFile(kind="lexical", vocabulary=head.vocabulary, **stated)
+    else:
+        tensors = {"weight": head.weight, "bias": head.bias}
+        file = LinearFile(**stated)
     partial = heads / f"{head.task}.partial"
-    save_file(tensors, partial)
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, partial)
     partial.replace(heads / f"{head.task}.safetensors")
-    partial.write_text(stated.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    partial.write_text(file.model_dump_json(indent=1) + "\n", encoding="utf-8")
     partial.replace(heads / f"{head.task}.json")
 
 
-def load_heads(folder: Path) -> dict[str, Head]:
+def load_heads(folder: Path) -> dict[str, AnyHead]:
     """Return the heads of an encoder folder by task, in the order of their names.
 
     Raises:
@@ -119,10 +134,36 @@ def load_heads(folder: Path) -> dict[str, Head]:
     return {path.stem: _load_head(path) for path in sorted((folder / HEADS_FOLDER).glob("*.json"))}
 
 
-def _load_head(path: Path) -> Head:
+def _load_head(path: Path) -> AnyHead:
     try:
-        stated = HeadFile.model_validate_json(path.read_bytes())
+        file = _STATED.validate_json(path.read_bytes())
         tensors = load_file(path.with_suffix(".safetensors"))
-        return Head(path.stem, **dict(stated), weight=tensors["weight"], bias=tensors["bias"])
+        stated = {"task": path.stem} | {name: of for name, of in file if name != "kind"}
+        if isinstance(file, LexicalFile):
+            return LexicalHead(**stated, table=tensors["table"])
+        return Head(**stated, weight=tensors["weight"], bias=tensors["bias"])
     except (ValidationError, OSError, SafetensorError, KeyError) as error:
         raise HeadError(f"{path} and its .safetensors are not a head: {error!r}") from error
+
+
+def require_fit(
+    heads: Mapping[str, AnyHead], tokenizer: Tokenizer, *, width: int, rows: int
+) -> None:
+    """Refuse heads of another encoder than the one they lie beside.
+
+    Args:
+        heads: by task.
+        tokenizer: the encoder's.
+        width: of its embeddings.
+        rows: of its word table.
+
+    Raises:
+        HeadError: one reads another width, or was fitted on the pieces of another tokenizer.
+    """
+    for task, head in heads.items():
+        if isinstance(head, LexicalHead):
+            head.require_fit(tokenizer, rows=rows)
+        elif head.weight.shape[1] != width:
+            raise HeadError(
+                f"head {task!r} reads width {head.weight.shape[1]}; the encoder has {width}"
+            )

@@ -23,6 +23,7 @@ from onnx import TensorProto, helper
 from app.runtime.outputs import Floats
 from app.runtime.tokenizer import Encoded
 from distill.calibration import Range, channel_ranges
+from distill.evidence import shrink_evidence
 from distill.rewrite import Rewriter, attribute
 from distill.word_table import Block, QuantizeError, require_known, write_normalised, write_sum
 
@@ -54,7 +55,7 @@ class _Activation:
 def int8(
     model: onnx.ModelProto, texts: Iterable[Encoded], *, weight_bits: int, block: Block = "row"
 ) -> onnx.ModelProto:
-    """Return a copy with int8 matrix products and an int8 word table.
+    """Return a copy with int8 matrix products, an int8 word table and int8 lexical heads.
 
     Args:
         model: as `distill.graph` writes it.
@@ -70,6 +71,7 @@ def int8(
     copy.CopyFrom(model)
     largest_weight = 2 ** (weight_bits - 1) - (weight_bits == 8)
     require_known(copy)
+    shrink_evidence(copy)
     products = _products(copy)
     ranges = dict(channel_ranges(copy, [node.input[0] for node in products], texts))
     quiet_contexts(copy, ranges)

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import onnx
 
+from distill.evidence import shrink_evidence
 from distill.lsq import Learned
 from distill.rewrite import Rewriter, attribute
 from distill.word_table import (
@@ -45,6 +46,7 @@ def with_steps(
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     require_known(copy)
+    shrink_evidence(copy)
     graph = Rewriter(copy)
     left = list(products)
     for node in graph.nodes:

@@ -23,7 +23,8 @@ from app.runtime.providers import open_session
 from app.runtime.session import StudentSession
 from app.runtime.tokenizer import Text, Tokenizer
 from distill.anatomy import Encoder
-from distill.heads import Head
+from distill.batches import Tokens
+from distill.heads import AnyHead, logits_of
 
 BATCH_TEXTS = 32
 THREADS = 1
@@ -142,17 +143,16 @@ def gate_golden(folder: Path, manifest: Manifest, variant: Variant) -> None:
 
 
 def torch_outputs(
-    encoder: Encoder, heads: Mapping[str, Head], tokenizer_file: Path, texts: Sequence[Text]
+    encoder: Encoder, heads: Mapping[str, AnyHead], tokenizer_file: Path, texts: Sequence[Text]
 ) -> Outputs:
     """Run the fp32 reference, one text at a time, tokenized apart from `app.runtime`."""
     tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer_file))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     with torch.inference_mode():
-        pooled = torch.cat([_pooled(encoder, tokenizer, text) for text in texts])  # (N, H)
-        raw = {"pooled": pooled} | {f"logits_{task}": head(pooled) for task, head in heads.items()}
-    tasks = {task: head.as_task() for task, head in heads.items()}
-    return _outputs({name: tensor.numpy() for name, tensor in raw.items()}, tasks)
+        alone = [_alone(encoder, heads, tokenizer, text) for text in texts]
+    raw = {name: torch.cat([one[name] for one in alone]).numpy() for name in alone[0]}
+    return _outputs(raw, {task: head.as_task() for task, head in heads.items()})
 
 
 def served_outputs(
@@ -191,13 +191,18 @@ def _session(folder: Path, manifest: Manifest, variant: Variant) -> StudentSessi
     )
 
 
-def _pooled(encoder: Encoder, tokenizer: tokenizers.Tokenizer, text: Text) -> torch.Tensor:
+def _alone(
+    encoder: Encoder, heads: Mapping[str, AnyHead], tokenizer: tokenizers.Tokenizer, text: Text
+) -> dict[str, torch.Tensor]:
+    """Outputs of one text, (1, H) and (1, C): without padding every token is real."""
     first, second = (text, None) if isinstance(text, str) else text
     encoding = tokenizer.encode(first, second)
+    ids = torch.tensor([encoding.ids])
     hidden: torch.Tensor = encoder(
-        input_ids=torch.tensor([encoding.ids]), token_type_ids=torch.tensor([encoding.type_ids])
+        input_ids=ids, token_type_ids=torch.tensor([encoding.type_ids])
     ).last_hidden_state
-    return hidden.mean(dim=1)  # (1, H): without padding every token is real
+    pooled = hidden.mean(dim=1)
+    return {"pooled": pooled} | logits_of(heads, pooled, Tokens(ids, torch.ones_like(ids).bool()))
 
 
 def _outputs(raw: Mapping[str, Floats], tasks: Mapping[str, ClassificationTask]) -> Outputs:

@@ -82,15 +82,16 @@ def load_task_teacher(
         FinetuneError: it has no head of that task, or one of other labels.
     """
     heads = load_heads(folder)
-    if task not in heads:
+    head = heads.get(task)
+    if not isinstance(head, Head):
         raise FinetuneError(
-            f"{folder} has no head {task!r}, which task KD learns from; it has: "
+            f"{folder} has no linear head {task!r}, which task KD learns from; it has: "
             f"{', '.join(heads) or 'none'}. Fine-tune the teacher first"
         )
     check_encoder(folder, max_tokens=max_tokens)
     pupil = load_pupil(folder, max_tokens=max_tokens)
-    classifier = Classifier.of(pupil.encoder, heads[task]).to(device())
-    return task_teacher(classifier, pupil.tokenizer, heads[task], labels)
+    classifier = Classifier.of(pupil.encoder, head).to(device())
+    return task_teacher(classifier, pupil.tokenizer, head, labels)
 
 
 def teach(

@@ -23,7 +23,7 @@ from distill.checkpoint import PROVENANCE_FILE, save_encoder
 from distill.config import LoadedRecipe, RecipeError, require
 from distill.corpus import load_corpus
 from distill.coverage import chunks, needed_pieces
-from distill.heads import load_heads, save_head
+from distill.heads import LexicalHead, load_heads, save_head
 from distill.rows import keep_rows
 from distill.tables.trim import TrimTable
 from distill.teacher import load_encoder, tokenizer_file
@@ -70,7 +70,7 @@ def trim(table: TrimTable, *, seed: int) -> Trimming:
     before = _size(encoder)
     small = trimmed(text, needed_pieces(tokenizer, texts, min_share=table.min_share))
     keep_rows(encoder, small.old_ids)
-    _save(table, encoder, small.text)
+    _save(table, encoder, small)
     changed = {language: changed_share(tokenizer, small, some) for language, some in texts.items()}
     return Trimming(before, _size(encoder), changed)
 
@@ -113,7 +113,7 @@ def _size(encoder: Encoder) -> Size:
     return Size(encoder.config.vocab_size, parameters)
 
 
-def _save(table: TrimTable, encoder: Encoder, tokenizer: str) -> None:
+def _save(table: TrimTable, encoder: Encoder, small: Trimmed) -> None:
     source = Path(table.encoder)
     origin = source / PROVENANCE_FILE
     provenance = json.loads(origin.read_bytes()) if origin.is_file() else None
@@ -121,9 +121,11 @@ def _save(table: TrimTable, encoder: Encoder, tokenizer: str) -> None:
     table.folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=table.folder.parent) as staging:
         file = Path(staging) / "tokenizer.json"
-        file.write_text(tokenizer, encoding="utf-8")
+        file.write_text(small.text, encoding="utf-8")
         save_encoder(table.folder, encoder, file, provenance=provenance)
     for head in heads.values():
+        if isinstance(head, LexicalHead):
+            head = head.trimmed(small.tokenizer, small.old_ids)
         save_head(table.folder, head)
 
 

@@ -16,7 +16,7 @@ from app.runtime.tokenizer import Tokenizer
 from distill import export as verb
 from distill.export import GRAPH_FILE, Card, ExportError, export_student
 from distill.graph import FusionError, write_graph
-from distill.heads import load_heads, save_head
+from distill.heads import HeadError, load_heads, save_head
 from distill.parity import ParityError
 from distill.teacher import load_teacher
 from distill.variants import source_of
@@ -244,7 +244,7 @@ def test_what_does_not_fit_together_is_refused_before_tracing(
     other = tmp_path / "encoder"
     shutil.copytree(encoder_dir, other)
     save_head(other, a_head("wide", weight=torch.zeros(3, WIDTH * 2)))
-    with pytest.raises(ExportError, match="head 'wide' reads width 64"):
+    with pytest.raises(HeadError, match="head 'wide' reads width 64"):
         export_student(other, tmp_path / "model", card=a_card(), min_cosine=0.9)
     (other / "provenance.json").write_text('{"teacher": 3}')
     (other / "heads" / "wide.json").unlink()

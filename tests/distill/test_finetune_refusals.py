@@ -137,7 +137,9 @@ def test_unlabelled_text_is_not_asked_of_a_head_for_pairs(world: World, tmp_path
 
 def test_a_teacher_of_another_task_is_refused(world: World, topics: Path, tmp_path: Path) -> None:
     table = topic_table(topics, world.english, task_kd=kd_table(world.teacher), epochs=1)
-    with pytest.raises(FinetuneError, match="has no head 'doing', which task KD learns from"):
+    with pytest.raises(
+        FinetuneError, match="has no linear head 'doing', which task KD learns from"
+    ):
         run(recipe(tmp_path / "run", finetune=table))
     assert not (tmp_path / "run").exists()  # before anything trains
 

@@ -18,7 +18,8 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from distill.heads import Head, save_head
+from distill.heads import Head, LexicalHead, save_head
+from distill.lexical_head import vocabulary_of
 
 torch.set_num_threads(1)  # a second thread only waits on an encoder of this size
 
@@ -167,6 +168,22 @@ def a_head(task: str, *, classes: int = 3, **changes: object) -> Head:
         "pair": False,
     }
     return Head(**settings | changes)
+
+
+def a_lexical_head(tokenizer: Tokenizer, *, classes: int = 3, **changes: object) -> LexicalHead:
+    """Rough evidence of every piece; special tokens, which come first, say nothing."""
+    generator = torch.Generator().manual_seed(7)
+    table = torch.randn(tokenizer.get_vocab_size(), classes, generator=generator)
+    table[: len(SPECIAL)] = 0
+    settings = {
+        "task": "language",
+        "labels": tuple(f"language {index}" for index in range(classes)),
+        "problem_type": "single",
+        "table": table,
+        "vocabulary": vocabulary_of(tokenizer),
+        "temperature": 1.5,
+    }
+    return LexicalHead(**settings | changes)
 
 
 def write_encoder_with_heads(folder: Path) -> Path:

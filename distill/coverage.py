@@ -11,8 +11,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import TypeVar
 
 from tokenizers import Tokenizer, pre_tokenizers
+
+Item = TypeVar("Item")
 
 CHUNK_TEXTS = 1000
 MARKS = ("##", "▁", "Ġ")
@@ -54,7 +57,7 @@ def needed_pieces(
     return needed | _byte_alphabet(tokenizer)
 
 
-def chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+def chunks(texts: Iterable[Item]) -> Iterator[list[Item]]:
     """Texts in lists of CHUNK_TEXTS, which is what the tokenizer takes at once."""
     rest = iter(texts)
     while chunk := list(islice(rest, CHUNK_TEXTS)):

@@ -20,9 +20,11 @@ from threadpoolctl import threadpool_limits
 from distill.comparison import Scores, mean_scores, summary_of
 from distill.config import LoadedRecipe, require
 from distill.encoders import TorchEncoder, check_encoder
-from distill.heads import save_head
+from distill.heads import AnyHead, save_head
 from distill.labelled import Labelled
+from distill.lexical import fit_lexical, read_texts
 from distill.logistic import fit_head
+from distill.reliability import Reliability
 from distill.tables.finetune import FrozenTable, FullTable
 from distill.tables.run import RunTable
 from distill.task_kd import SOURCE_ONLY, TaskTeacher, of_source_only, verdict
@@ -43,21 +45,46 @@ def run(loaded: LoadedRecipe) -> None:
 
 
 def _fit_heads(table: FrozenTable, run_table: RunTable) -> None:
-    console = Console()
-    for folder in table.encoders:
+    # scikit-learn's threads spin while they wait: 25 times the work on a busy machine
+    with threadpool_limits(run_table.threads):
+        # first, for an encoder with another tokenizer's lexical head would not load
+        _fit_lexical(table, seed=run_table.seed)
+        _fit_linear(table, seed=run_table.seed)
+
+
+def _fit_linear(table: FrozenTable, *, seed: int) -> None:
+    for folder in table.encoders if table.heads else ():
         encoder = TorchEncoder(folder, max_tokens=table.max_tokens)
         for head_table in table.heads:
-            # scikit-learn's threads spin while they wait: 25 times the work on a busy machine
-            with threadpool_limits(run_table.threads):
-                fitted = fit_head(encoder, head_table, seed=run_table.seed)
-            save_head(folder, fitted.head)
-            found = fitted.reliability
-            console.print(
-                f"{folder} {fitted.head.task}: {fitted.accuracy:.3f} accuracy in "
-                f"cross-validation; temperature {found.temperature:.2f}, calibration error "
-                f"{found.ece_before:.3f} -> {found.ece_after:.3f}",
-                soft_wrap=True,
+            fitted = fit_head(encoder, head_table, seed=seed)
+            _keep(
+                folder,
+                fitted.head,
+                fitted.reliability,
+                f"{fitted.accuracy:.3f} accuracy in cross-validation",
             )
+
+
+def _fit_lexical(table: FrozenTable, *, seed: int) -> None:
+    for lexical_table in table.lexical:
+        texts = read_texts(lexical_table, seed=seed)
+        for folder in table.encoders:
+            fitted = fit_lexical(folder, lexical_table, texts, max_tokens=table.max_tokens)
+            _keep(
+                folder,
+                fitted.head,
+                fitted.reliability,
+                f"{fitted.accuracy:.4f} accuracy on held-out texts",
+            )
+
+
+def _keep(folder: Path, head: AnyHead, found: Reliability, accuracy: str) -> None:
+    save_head(folder, head)
+    Console().print(
+        f"{folder} {head.task}: {accuracy}; temperature {found.temperature:.2f}, calibration error "
+        f"{found.ece_before:.3f} -> {found.ece_after:.3f}",
+        soft_wrap=True,
+    )
 
 
 def _fine_tune(table: FullTable, run_table: RunTable, *, recipe_sha256: str) -> None:

@@ -83,6 +83,13 @@ def trimmed(text: str, kept: Collection[int]) -> Trimmed:
     return small
 
 
+def special_ids(text: str) -> set[int]:
+    """Ids of what is no piece of a text, told by its tokenizer.json: what frames, fills, hides or
+    stands for the unknown.
+    """
+    return set(_special(json.loads(text), Tokenizer.from_str(text).get_vocab()))
+
+
 _MARKED = "\x00{}"
 _UNMARK = re.compile(r'"\\u0000(-?[0-9][^"]*)"')
 """Finds what was marked, as JSON writes it."""

@@ -28,13 +28,38 @@ class HeadTable(Table):
     """scikit-learn's C: larger trusts the data more."""
 
 
+class LexicalTable(Table):
+    """One head on the pieces of texts, whose label is the language that their file is of."""
+
+    task: TaskName
+    corpus: Corpora
+    languages: Annotated[tuple[str, ...], Field(min_length=2)]
+    """The labels; of these a text must be."""
+    texts_per_language: PositiveInt
+    """At most so many are read, held-out ones among them."""
+    held_out_per_language: PositiveInt
+    """So many of them tell accuracy and temperature, and are not learned from."""
+    smoothing: PositiveFloat
+    """Times that every piece is taken to have been seen in each language beforehand."""
+
+
 class FrozenTable(Table):
     """Heads to add to encoder folders, which stay as they are and share one forward pass."""
 
     method: Literal["frozen"]
     encoders: Annotated[tuple[Path, ...], Field(min_length=1)]
-    heads: Annotated[tuple[HeadTable, ...], Field(min_length=1)]
+    heads: tuple[HeadTable, ...] = ()
+    lexical: tuple[LexicalTable, ...] = ()
     max_tokens: PositiveInt
+
+    @model_validator(mode="after")
+    def _heads_are_told_apart(self) -> "FrozenTable":
+        tasks = [*(head.task for head in self.heads), *(head.task for head in self.lexical)]
+        if not tasks:
+            raise ValueError("no head is asked for: neither heads nor lexical")
+        if twice := {task for task in tasks if tasks.count(task) > 1}:
+            raise ValueError(f"two heads are called {min(twice)!r}")
+        return self
 
 
 class HeldOutTable(Table):

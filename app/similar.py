@@ -40,8 +40,12 @@ def nearest(queries: Shelf, rows: Iterable[Vector], *, top_k: int) -> Iterator[l
     best = np.full((len(queries), top_k), None, dtype=object)
     for part, vectors in _parts(rows):
         for first, block in queries.blocks():
+            new = block @ vectors.T  # (block, part)
             mine = slice(first, first + len(block))
-            scores[mine], best[mine] = _merged(scores[mine], best[mine], block @ vectors.T, part)
+            better = np.flatnonzero(new.max(axis=1) > scores[mine, -1])
+            places = better + first
+            merged = _merged(scores[places], best[places], new[better], part)
+            scores[places], best[places] = merged
     for number in range(len(queries)):
         query = queries[number]
         yield [

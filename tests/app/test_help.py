@@ -126,9 +126,14 @@ def test_a_script_for_the_shell_is_shown(shell: str) -> None:
     assert "_LIGHTMBERT_COMPLETE" in shown.stdout, shown.stderr
 
 
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
 def test_output_that_nobody_reads_ends_quietly() -> None:
     shell = f"{sys.executable} -m app.cli models show models/lightmbert-mini | true; exit ${{PIPESTATUS[0]}}"
-    result = subprocess.run(["bash", "-c", shell], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run(
+        ["bash", "-c", shell], cwd=ROOT, capture_output=True, text=True, env=BUFFERED
+    )
     assert (result.returncode, result.stderr) == (141, "")
 
 
@@ -136,6 +141,6 @@ def test_a_full_disk_behind_standard_output_is_told_in_one_line() -> None:
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
             [sys.executable, "-m", "app.cli", "models", "list"], cwd=ROOT, stdout=full,
-            stderr=subprocess.PIPE, text=True,
+            stderr=subprocess.PIPE, text=True, env=BUFFERED,
         )  # fmt: skip
     assert (result.returncode, result.stderr) == (1, "lightmbert: No space left on device\n")

@@ -35,7 +35,13 @@ def model_dir(toy_model_dir: Path, tmp_path: Path) -> Path:
 def teacher(world: World, tmp_path: Path) -> Path:
     """An encoder folder with a topic head."""
     folder = Path(shutil.copytree(world.teacher, tmp_path / "teacher"))
-    head = Head("topic", ("animals", "money"), "single", torch.randn(2, WIDTH), torch.zeros(2))
+    head = Head(
+        task="topic",
+        labels=("animals", "money"),
+        problem_type="single",
+        weight=torch.randn(2, WIDTH),
+        bias=torch.zeros(2),
+    )
     save_head(folder, head)
     return folder
 

@@ -7,6 +7,7 @@ import typer
 from app.commands.bench import BENCH_EXAMPLES, bench
 from app.commands.distill import distill
 from app.commands.group import Group, examples
+from app.commands.heads import HEAD_HELP, head
 from app.commands.info import INFO_EXAMPLES, info
 from app.commands.models import models
 from app.commands.rows import (
@@ -72,6 +73,7 @@ app.command(epilog=SIMILAR_EXAMPLES, rich_help_panel=FILES)(similar)
 app.add_typer(
     models, name="models", help="List, show and verify model folders.", rich_help_panel=MODELS
 )
+app.add_typer(head, name="head", help=HEAD_HELP, rich_help_panel=MODELS)
 app.command(epilog=INFO_EXAMPLES, rich_help_panel=MODELS)(info)
 app.add_typer(distill, name="distill", rich_help_panel=MAKE)
 

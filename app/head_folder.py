@@ -37,7 +37,10 @@ def read_head(folder: Path) -> FittedHead:
         HeadError: it is missing, malformed, altered, or too large.
     """
     for _ in range(_ATTEMPTS):
-        described = _bytes_of(folder / HEAD_FILE)
+        try:
+            described = _bytes_of(folder / HEAD_FILE)
+        except FileNotFoundError:
+            raise HeadError(f"{folder} holds no head") from None
         file = _validated(described, folder)
         try:
             weights = _bytes_of(folder / file.weights.file)
@@ -47,6 +50,17 @@ def read_head(folder: Path) -> FittedHead:
         else:
             return _assembled(file, weights, folder)
     raise HeadError(f"{folder} changes faster than it can be read")
+
+
+def list_heads(heads_dir: Path) -> dict[str, HeadFile | HeadError]:
+    """By name what each says of itself, or why it cannot be read; nothing where there is no folder."""
+    found: dict[str, HeadFile | HeadError] = {}
+    for path in sorted(heads_dir.glob(f"[!.]*/{HEAD_FILE}")):
+        try:
+            found[path.parent.name] = read_head(path.parent).file
+        except HeadError as error:
+            found[path.parent.name] = error
+    return found
 
 
 def publish_head(

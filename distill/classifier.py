@@ -13,12 +13,12 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from app.runtime.calibration import Problem
 from app.runtime.outputs import Floats
 from app.runtime.tokenizer import Text
 from distill.batches import Tokens, padded
 from distill.heads import Head
 from distill.objectives import full_precision
-from distill.reliability import Problem
 from distill.taps import mean_over_tokens
 from distill.teacher import Encoder
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from app.errors import LightMBERTError
+from app.runtime.calibration import Problem
 from app.runtime.outputs import Floats
 from distill.anatomy import Encoder
 from distill.classifier import Classifier, Read
-from distill.reliability import Problem
 from distill.tables.finetune import ScheduleTable
 from distill.task_rows import score
 

@@ -13,6 +13,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from app.runtime.calibration import Problem
 from app.runtime.outputs import Floats
 from app.runtime.tokenizer import Text
 from distill.classifier import Classifier, inputs_of, read
@@ -22,7 +23,6 @@ from distill.finetuning import FinetuneError
 from distill.heads import Head
 from distill.objectives.task import divergence
 from distill.reading import sources_of
-from distill.reliability import Problem
 from distill.tables.finetune import TaskKdTable
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from app.runtime.calibration import Problem
 from distill.anatomy import Encoder
 from distill.classifier import Classifier, Read, inputs_of
 from distill.finetuning import Rows, hard_loss
 from distill.regularizers import FeatureDrop, LayerDrop, kept_positions, r_drop_loss
-from distill.reliability import Problem
 from distill.tables.finetune import DropTable
 from distill.task_kd import SoftLoss, beside_zero
 

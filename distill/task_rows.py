@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import f1_score
 
+from app.runtime.calibration import Problem
 from app.runtime.outputs import Floats
 from distill.comparison import Scores
 from distill.labelled import Labelled, read_labelled
 from distill.reading import CorpusError
-from distill.reliability import Problem
 from distill.tables.finetune import HeldOutTable
 from distill.tables.labelled import LabelledFolder, LabelledTable
 

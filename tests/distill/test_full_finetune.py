@@ -22,6 +22,7 @@ from tiny_tasks import (
 )
 from tiny_world import World, recipe
 
+from app.runtime.calibration import Problem
 from distill.classifier import Classifier, inputs_of, read
 from distill.corpus import load_corpus
 from distill.encoders import FolderEncoder, TorchEncoder
@@ -31,7 +32,6 @@ from distill.finetuning import FinetuneError, Rows, batches, fine_tune
 from distill.heads import load_heads, save_head
 from distill.labelled import read_labelled
 from distill.objectives.task import divergence
-from distill.reliability import Problem
 from distill.tables.finetune import DropTable, ScheduleTable, TaskKdTable
 from distill.tables.labelled import LabelledTable
 from distill.task_kd import SoftLoss

@@ -148,7 +148,7 @@ function curl(method, path, body) {
  * @param {string} label
  */
 function code(text, label) {
-  return element("pre", { tabindex: 0, role: "region", "aria-label": label }, element("code", {}, text));
+  return element("pre", { tabindex: 0, role: "group", "aria-label": label }, element("code", {}, text));
 }
 
 void main();

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,9 @@ RUN_ELSEWHERE = {
     "make test": "this is it",
     "make check": "continuous integration runs it before the tests",
     "make setup-distill": "the same environment as the tests'",
+    ".venv/bin/pip install --quiet --constraint constraints.txt --editable '.[heads]'": (
+        "the tests' environment has that extra"
+    ),
     "docker compose up": "needs a container engine; tests/deploy checks what can be without one",
 }
 
@@ -103,21 +106,27 @@ def listening_address(process: "subprocess.Popen[str]") -> str:
     assert process.stdout is not None
     for line in process.stdout:
         if match := re.search(r"http://(127\.0\.0\.1:\d+)", line):
-            wait_until_ready(match[1])
+            wait_until(lambda: is_ready(match[1]))
             return match[1]
     raise AssertionError("the service ended before it listened")
 
 
-def wait_until_ready(address: str) -> None:
+def is_ready(address: str) -> bool:
+    try:
+        return httpx.get(f"http://{address}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def fitted_heads(address: str) -> set[str]:
+    return set(httpx.get(f"http://{address}/info").json()["models"][0]["fitted_heads"])
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
     until = time.monotonic() + 60
-    while time.monotonic() < until:
-        try:
-            if httpx.get(f"http://{address}/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
+    while not condition():
+        assert time.monotonic() < until
         time.sleep(0.05)  # the process has no other way to tell us
-    raise AssertionError("not ready within a minute")
 
 
 def test_every_block_of_the_readme_is_run_by_somebody() -> None:
@@ -156,6 +165,8 @@ def test_a_block_of_the_readme_works(
     assert result.stdout.strip()
     if block.kind:
         assert_alike(read(block.kind, result.stdout), read(block.kind, block.shown))
+    if fitted := re.search(r"head fit (\w+)", block.script):
+        wait_until(lambda: fitted[1] in fitted_heads(address))  # a second, on a machine that is idle
 
 
 def read(kind: str, output: str) -> object:

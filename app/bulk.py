@@ -70,7 +70,35 @@ class Classify:
         return Answers(answer.ranking.records(), frozenset(answer.usage.truncated))
 
     def described(self, engine: Engine) -> dict[str, Any]:
-        return _model(engine) | {"question": "classify"} | asdict(self)
+        fitted = engine.heads.named(self.task).fitted
+        which = {"head": fitted.file.seal} if fitted else {}  # its name may mean another tomorrow
+        return _model(engine) | {"question": "classify"} | asdict(self) | which
+
+
+@dataclass(frozen=True)
+class ZeroShot:
+    """Labels of one's own, found by similarity, as `POST /classify` gives them."""
+
+    columns: ClassVar[tuple[str, ...]] = Classify.columns
+
+    labels: tuple[str, ...]
+    template: str
+    multi_label: bool
+    top_k: int | None
+
+    async def ask(self, engine: Engine, texts: list[str]) -> Answers:
+        answer = await engine.zero_shot(
+            texts,
+            self.labels,
+            template=self.template,
+            multi_label=self.multi_label,
+            top_k=self.top_k,
+            truncate=True,
+        )
+        return Answers(answer.ranking.records(), frozenset(answer.usage.truncated))
+
+    def described(self, engine: Engine) -> dict[str, Any]:
+        return _model(engine) | {"question": "zero-shot"} | asdict(self)
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ EMBED_HELP = "Give each row of text its embedding." + ABOUT_ROWS.format(columns=
 CLASSIFY_EXAMPLES = examples(
     "lightmbert classify --task topic news.txt",
     "lightmbert classify --task sentiment reviews/ --column body -o labels.parquet",
+    "lightmbert classify --labels 'rain,sun,snow' --multi-label weather.txt",
     "head -100 news.txt | lightmbert classify --task topic --top-k 1 | jq -r .label",
 )
 EMBED_EXAMPLES = examples(
@@ -87,6 +88,15 @@ def classify(
         str | None,
         typer.Option(help="Which head; a model with one head needs no name.", autocompletion=tasks),
     ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="In place of a head: labels of your own, such as rain,sun.")
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="What is said of a text that has a label, with {} for it.")
+    ] = None,
+    multi_label: Annotated[
+        bool, typer.Option("--multi-label", help="Several of --labels may fit one text.")
+    ] = False,
     top_k: Annotated[int | None, typer.Option(min=1, help="The best labels only.")] = None,
     output: Output = None,
     column: Column = "text",
@@ -98,10 +108,21 @@ def classify(
     device: Device = None,
 ) -> None:
     settings = settings_from(model_dir=model_dir, device=device)
-    from app.bulk import Classify
+    from app.bulk import Classify, ZeroShot
+    from app.zero_shot import TEMPLATE, choice
 
+    question: Question = Classify(task, top_k)
+    if labels is not None:
+        if task is not None:
+            raise CommandError("--task and --labels exclude each other")
+        names = tuple(label.strip() for label in labels.split(","))
+        template = TEMPLATE if template is None else template
+        question = ZeroShot(names, template, multi_label, top_k)
+        choice(names, template=template, multi_label=multi_label)  # before all work
+    elif template is not None or multi_label:
+        raise CommandError("--template and --multi-label say how --labels are read")
     how = How(output, column, truncate, strict, restart, json)
-    _answer_files(Classify(task, top_k), settings, paths, how)
+    _answer_files(question, settings, paths, how)
 
 
 def embed(

@@ -19,6 +19,7 @@ from serving import Client, serving
 from toy_student import write_model_dir
 
 from app import heads as heads_module
+from app.bulk import Classify
 from app.head_file import HeadError, HeadFile
 from app.head_folder import _seal, read_head, remove_head
 from app.head_watch import HeadWatch
@@ -433,3 +434,17 @@ def test_a_look_that_fails_is_not_the_last(caplog: pytest.LogCaptureFixture) -> 
         assert looked.acquire(timeout=5)
     watch.stop()
     assert "heads could not be read" in caplog.text
+
+
+async def test_a_run_over_files_goes_on_with_the_head_it_began_with_only(
+    toy_model_dir: Path, tmp_path: Path
+) -> None:
+    publish(tmp_path)
+    async with with_heads(toy_model_dir, tmp_path) as http:
+        engine = http.service.engine
+        before = Classify("pets", None).described(engine)
+        assert before == Classify("pets", None).described(engine)
+        publish(tmp_path, strength=2)
+        await reload(http)
+        assert before != Classify("pets", None).described(engine)
+        assert "head" not in Classify("topic", None).described(engine)

@@ -4,6 +4,7 @@ In the toy student "hund" and "dog" are one direction, "katt" and "cat" another,
 """
 
 import asyncio
+import json
 import math
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,8 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from serving import Client, serving
 from toy_student import write_model_dir
+from typer.testing import CliRunner, Result
 
 from app.admission import Terms
+from app.cli import app
 from app.engine import Engine
 from app.errors import DeadlineExceededError, InputError
 from app.metrics import Metrics
@@ -236,3 +239,39 @@ def test_any_labels_and_template_are_read_or_refused(
     else:
         before, after = template.split("{}")
         assert list(chosen.hypotheses) == [before + label + after for label in labels]
+
+
+def classify_rows(model_dir: Path, tmp_path: Path, *options: str) -> Result:
+    (tmp_path / "rows.txt").write_text("hund\nkatt katt\n")
+    return CliRunner().invoke(
+        app,
+        ["classify", "--model-dir", str(model_dir), *options, str(tmp_path / "rows.txt")],
+    )
+
+
+def test_the_command_line_takes_labels(model_dir: Path, tmp_path: Path) -> None:
+    options = ("--labels", "dog, cat", "--template", "{}")
+    result = classify_rows(model_dir, tmp_path, *options)
+    assert result.exit_code == 0, result.output
+    assert [json.loads(line)["label"] for line in result.stdout.splitlines()] == ["dog", "cat"]
+    result = classify_rows(model_dir, tmp_path, "--labels", "dog", "--multi-label")
+    assert [json.loads(line)["label"] for line in result.stdout.splitlines()] == ["dog", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--labels", "dog"], "labels has 1 items; send 2 to 256"),
+        (["--labels", "dog,cat,dog"], "labels[2] repeats labels[0]"),
+        (["--labels", "dog,cat", "--task", "topic"], "--task and --labels exclude each other"),
+        (["--template", "{}"], "--template and --multi-label say how --labels are read"),
+        (["--labels", "dog,cat", "--template", "of"], "template has {} 0 times"),
+    ],
+)
+def test_what_is_wrong_with_labels_is_told_in_one_line(
+    model_dir: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    result = classify_rows(model_dir, tmp_path, *options)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1

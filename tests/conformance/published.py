@@ -127,3 +127,7 @@ INFINITY_MODEL = record(
     created=COUNT,
 )
 INFINITY_MODELS = record(object=fixed("list"), data=listed(INFINITY_MODEL))
+INFINITY_HEALTH = record(unix=NUMBER)
+INFINITY_PROBLEMS = record(
+    detail=listed(record(loc=listed({"type": ["string", "integer"]}), msg=STRING, type=STRING))
+)

@@ -9,7 +9,12 @@ from live import ROOT
 HERE = ROOT / "tests" / "conformance"
 
 
-OURS = {"test_clients_table.py", "test_openapi_document.py", "test_published_shapes.py"}
+OURS = {
+    "test_clients_table.py",
+    "test_openapi_document.py",
+    "test_published_shapes.py",
+    "test_readme_python.py",
+}
 """Files that test no client."""
 
 

@@ -46,11 +46,16 @@ def test_openai_embeddings_as_they_come_are_told_what_to_set(server: Live) -> No
         asking(server).embed_documents(TEXTS)
 
 
-@pytest.mark.parametrize("path", ["/v1"])
+@pytest.mark.parametrize("path", ["", "/v1"])
 def test_infinity_embeddings(server: Live, path: str) -> None:
     embeddings = InfinityEmbeddings(model=STUDENT, infinity_api_url=f"{server.url}{path}")
     assert_same(embeddings.embed_documents(MANY), server.embed(MANY))
     assert_same([embeddings.embed_query(TEXTS[0])], server.embed(TEXTS[:1]))
+
+
+async def test_infinity_embeddings_without_waiting(server: Live) -> None:
+    embeddings = InfinityEmbeddings(model=STUDENT, infinity_api_url=server.url)
+    assert_same(await embeddings.aembed_documents(MANY), server.embed(MANY))
 
 
 def test_hugging_face_endpoint_embeddings_refuse_a_url(server: Live) -> None:

@@ -4,7 +4,7 @@ import litellm
 import pytest
 from live import STUDENT, TEXTS, Live, assert_same
 
-PROVIDERS = [("openai", "/v1"), ("hosted_vllm", "/v1")]
+PROVIDERS = [("openai", "/v1"), ("hosted_vllm", "/v1"), ("infinity", "")]
 
 
 @pytest.mark.parametrize(("provider", "path"), PROVIDERS)

@@ -14,6 +14,10 @@ SIMILAR = {"inputs": {"source_sentence": TEXT, "sentences": TEXTS[1:]}}
 ANSWERS = [
     ("/v1/embeddings", {"input": TEXT, "model": STUDENT}, published.OPENAI_EMBEDDINGS),
     ("/v1/embeddings", {"input": TEXTS, "encoding_format": "base64"}, published.OPENAI_EMBEDDINGS),
+    ("/embeddings", {"input": TEXT}, published.INFINITY_EMBEDDINGS),
+    ("/embeddings", {"input": TEXTS, "encoding_format": "base64"}, published.INFINITY_EMBEDDINGS),
+    ("/classify?task=topic", {"input": TEXTS}, published.INFINITY_CLASSIFY),
+    ("/classify?task=topic", {"input": TEXTS, "raw_scores": True}, published.INFINITY_CLASSIFY),
     ("/embed", {"inputs": TEXT}, published.TEI_EMBED),
     ("/embed", {"inputs": TEXTS, "normalize": False, "truncate": None}, published.TEI_EMBED),
     ("/predict?task=topic", {"inputs": TEXT}, published.TEI_PREDICT),
@@ -27,6 +31,9 @@ ANSWERS = [
     ("/decode", {"ids": [[5, 6], [7]], "skip_special_tokens": False}, published.TEI_DECODE),
 ]
 QUESTIONS = [
+    ("/health", published.INFINITY_HEALTH),
+    ("/models", published.INFINITY_MODELS),
+    ("/info", published.TEI_INFO),
     ("/v1/models", published.OPENAI_MODELS),
     (f"/v1/models/{STUDENT}", published.OPENAI_MODEL),
 ]
@@ -34,6 +41,9 @@ ERRORS = [
     ("/v1/embeddings", {"input": ""}, 400, published.OPENAI_ERROR),
     ("/v1/embeddings", {"input": TEXT, "model": "gpt-9"}, 404, published.OPENAI_ERROR),
     ("/v1/embeddings", {}, 400, published.OPENAI_ERROR),
+    ("/embeddings", {"input": []}, 422, published.INFINITY_PROBLEMS),
+    ("/embeddings", {"input": [5]}, 422, published.INFINITY_PROBLEMS),
+    ("/classify?task=topic", {"input": TEXT}, 422, published.INFINITY_PROBLEMS),
     ("/embed", {"inputs": TEXT, "dimensions": 100_000}, 422, published.TEI_ERROR),
     ("/embed", {"inputs": []}, 400, published.TEI_ERROR),
     ("/predict?task=topic", {"inputs": ["one", "two", "three"]}, 422, published.TEI_ERROR),

@@ -7,6 +7,7 @@ LightMBERTError
 │   ├── TooManyTextsError   … one request holds more texts than the limit
 │   ├── TooManyTokensError  … one request holds more tokens than the queue ever could
 │   ├── BodyTooLargeError   … one request holds more bytes than the limit
+│   ├── EncodedBodyError    … the body is compressed
 │   ├── MalformedBodyError  … the body is not JSON
 │   ├── UnknownTaskError    … the model has no head of that name
 │   └── UnknownModelError   … no model of that name is served here
@@ -113,6 +114,19 @@ class BodyTooLargeError(InputError):
 
     def __init__(self, *, limit_bytes: int) -> None:
         super().__init__(f"the body is larger than {limit_bytes} bytes")
+
+
+class EncodedBodyError(InputError):
+    """The body is compressed, or encoded in some other way than JSON in UTF-8."""
+
+    code = "encoded_body"
+
+    def __init__(self, *, coding: str) -> None:
+        super().__init__(
+            f"the body is said to be {shortened(coding)!r}; send it as it is, without "
+            "Content-Encoding",
+            param="content-encoding",
+        )
 
 
 class MalformedBodyError(InputError):

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from app.api import admin, contracts, errors, heads, health, page
 from app.api.watch import Watch
@@ -35,6 +36,14 @@ def create_app(settings: Settings, *, load_engine: LoadEngine = Engine.load) -> 
     for router in (*contracts.ROUTERS, heads.router, admin.router, health.router, page.router):
         app.include_router(router)
     app.add_middleware(Watch, service=service, handlers=contracts.HANDLERS)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins.split(","),
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],  # clients send headers of their own
+            expose_headers=["*"],
+        )
     errors.install(app)
     return app
 

@@ -29,7 +29,7 @@ ROUTES = (
 )
 EMBED_TASK = "embed"
 STATUSES = (
-    *("200", "400", "401", "403", "404", "405", "409", "413", "422", "424", "429"),
+    *("200", "400", "401", "403", "404", "405", "409", "413", "415", "422", "424", "429"),
     *("499", "500", "503", "504"),
 )
 """What routes for work answer; 499 stands for a caller who hung up before the answer."""

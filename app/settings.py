@@ -4,6 +4,7 @@ The flags of `lightmbert serve` and what its help says of them are made from thi
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -81,6 +82,19 @@ def _splittable(folder: Path) -> Path:
 
 Folder = Annotated[Path, AfterValidator(_splittable)]
 Folders = Annotated[tuple[Folder, ...], NoDecode, BeforeValidator(_folders), Field(min_length=1)]
+_ORIGIN = re.compile(r"\*|https?://[^/,\s?#@]+")
+
+
+def _origins(given: str) -> str:
+    """The same without spaces."""
+    origins = [origin.strip() for origin in given.split(",") if origin.strip()]
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is no origin: scheme://host or scheme://host:port, or *")
+    return ",".join(origins)
+
+
+Origins = Annotated[str, AfterValidator(_origins)]
 Key = Annotated[SecretStr, Field(min_length=1)]
 
 
@@ -191,6 +205,10 @@ class Settings(BaseSettings):
 
     admin_key: Key | None = None
     """Opens the routes that change what is served; without it they are closed."""
+
+    cors_origins: Origins | None = None
+    """Whose pages may call from a browser, separated by commas: `https://shop.example`; * is
+    anybody's. The page at / needs none."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What is logged: this and what is worse."""

@@ -92,7 +92,7 @@ async def show(request: Request) -> AdminModels:
     )
 
 
-@router.post("", **_documented(400, 409, 413, 422, 503, body=LoadRequest))
+@router.post("", **_documented(400, 409, 413, 415, 422, 503, body=LoadRequest))
 async def load(request: Request) -> Loaded:
     """Load a model folder beside the others, or in place of the model that has its name.
 

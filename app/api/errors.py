@@ -3,12 +3,14 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from app import errors
 from app.api.dialects import NATIVE, Dialect, Told, dialect_of
@@ -25,6 +27,7 @@ STATUS_BY_ERROR: dict[type[LightMBERTError], int] = {
     errors.TooManyTextsError: 422,
     errors.TooManyTokensError: 422,
     errors.BodyTooLargeError: 413,
+    errors.EncodedBodyError: 415,
     errors.MalformedBodyError: 400,
     errors.UnknownTaskError: 422,
     errors.UnknownModelError: 422,
@@ -118,11 +121,22 @@ def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), "registered for the framework's errors only"
     path = request.url.path
     code, message = {
-        404: ("not_found", f"there is no route {path}"),
+        404: ("not_found", f"there is no route {path}{_meant(request)}"),
         405: ("method_not_allowed", f"{path} does not answer {request.method}"),
     }.get(error.status_code, ("invalid_input", str(error.detail)))
     told = Told(error.status_code, code, message)
     return error_response(told, dialect_of(request), error.headers)
+
+
+def _meant(request: Request) -> str:
+    """The route that a base URL with a slash at its end, or /v1 twice, would have led to."""
+    parts = [part for part, _ in groupby(filter(None, request.url.path.split("/")))]
+    near = "/" + "/".join(parts)
+    asked = {**request.scope, "path": near}
+    there = near != request.url.path and any(
+        route.matches(asked)[0] is Match.FULL for route in request.app.routes
+    )
+    return f"; there is {near}" if there else ""
 
 
 def _on_hang_up(request: Request, error: Exception) -> Response:

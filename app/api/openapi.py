@@ -18,6 +18,12 @@ _ERRORS = (
     Told(409, "conflict", "students/b is being loaded; wait until it is"),
     Told(413, "body_too_large", "the body is larger than 8388608 bytes"),
     Told(
+        415,
+        "encoded_body",
+        "the body is said to be 'gzip'; send it as it is, without Content-Encoding",
+        "content-encoding",
+    ),
+    Told(
         422,
         "text_too_long",
         f"texts[3] has 912 tokens; this model accepts 512{TRUNCATION_CURE}",
@@ -45,6 +51,7 @@ _MEANINGS = {
     403: "Nobody may do this here, as the message says.",
     409: "It does not go with what is served, or being loaded, now.",
     413: "The body is larger than the limit in GET /info.",
+    415: "The body is compressed (`Content-Encoding`).",
     422: "A field is wrong; `param` names it.",
     429: "The answer would take too long. Come back after `Retry-After` seconds.",
     500: "The service failed; the request itself is valid.",

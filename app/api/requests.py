@@ -16,7 +16,7 @@ from app.api.keys import require_key
 from app.api.terms import read_terms
 from app.api.watch import hold
 from app.engine import Engine
-from app.errors import BodyTooLargeError, MalformedBodyError
+from app.errors import BodyTooLargeError, EncodedBodyError, MalformedBodyError
 from app.metrics import Priority
 from app.service import Service
 
@@ -84,7 +84,7 @@ async def body_of(request: Request, model: type[BodyT]) -> BodyT:
     """Read, bound and validate the body, straight from its bytes.
 
     Raises:
-        BodyTooLargeError, MalformedBodyError, InputError.
+        BodyTooLargeError, EncodedBodyError, MalformedBodyError, InputError.
     """
     return parsed(await raw_body(request), model)
 
@@ -94,6 +94,7 @@ async def raw_body(request: Request) -> bytes:
 
     Raises:
         BodyTooLargeError: it has more than `max_body_bytes`.
+        EncodedBodyError: it is compressed.
     """
     service: Service = request.app.state.service
     limit_bytes = service.settings.max_body_bytes
@@ -104,7 +105,15 @@ async def raw_body(request: Request) -> bytes:
         body += chunk
         if len(body) > limit_bytes:
             raise BodyTooLargeError(limit_bytes=limit_bytes)
+    if not body.startswith(b"{"):  # as nearly all bodies do, and then no header need be read
+        _refuse_if_encoded(request)
     return bytes(body)
+
+
+def _refuse_if_encoded(request: Request) -> None:
+    coding = request.headers.get("content-encoding", "identity")
+    if coding.lower() != "identity":
+        raise EncodedBodyError(coding=coding)
 
 
 def parsed(raw: bytes, model: type[BodyT]) -> BodyT:

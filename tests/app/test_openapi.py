@@ -10,7 +10,7 @@ from app.main import create_app
 from app.metrics import ROUTES
 from app.settings import Settings
 
-EVERYWHERE = {"200", "400", "401", "413", "429", "500", "503", "504"}
+EVERYWHERE = {"200", "400", "401", "413", "415", "429", "500", "503", "504"}
 TEI = EVERYWHERE | {"422", "424"}
 STATUSES = dict.fromkeys(
     (

@@ -11,6 +11,7 @@ HERE = ROOT / "tests" / "conformance"
 
 OURS = {
     "test_clients_table.py",
+    "test_connections.py",
     "test_openapi_document.py",
     "test_published_shapes.py",
     "test_readme_python.py",

@@ -56,5 +56,5 @@ def test_no_answer_surprises(server: Live, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_no_answer_surprises_among_five_thousand(server: Live, tmp_path: Path) -> None:
-    options = ("-n", "700", "--generation-database", "none", "--continue-on-failure")
+    options = ("-n", "400", "--generation-database", "none", "--continue-on-failure")
     assert cases_sent(server, tmp_path, *options) >= 5_000

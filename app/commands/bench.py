@@ -49,10 +49,11 @@ def bench(
     model_dir: ModelDir = None,
     device: Device = None,
 ) -> None:
-    """Measure /embed: throughput and latency by length of text and number of callers.
+    """Measure throughput and latency of /embed.
 
-    Each caller asks again when it is answered. Texts are words of several languages, hardly any
-    text comes twice, and what is too long is cut. LIGHTMBERT_API_KEY is sent along.
+    By length of text and number of callers, each of whom asks again when it is answered. Texts are
+    words of several languages, hardly any text comes twice, and what is too long is cut.
+    LIGHTMBERT_API_KEY is sent along.
     """
     lengths, numbers = _numbers("--words", words), _numbers("--callers", callers)
     if url is not None and (model_dir, device) != (None, None):

@@ -11,7 +11,7 @@ INFO_EXAMPLES = examples("lightmbert info", "lightmbert info --json | jq .versio
 
 
 def info(json: Json = False) -> None:
-    """Print versions, processor and settings: what to send with a question."""
+    """Print versions, processor and settings, to send with a question."""
     settings = settings_from()
     from app.machine import described
 

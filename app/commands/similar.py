@@ -68,9 +68,9 @@ def similar(
     model_dir: ModelDir = None,
     device: Device = None,
 ) -> None:
-    """Find rows that mean the same as a query, or as each other, in any of the languages.
+    """Find rows that mean the same, in any of the languages.
 
-    The nearest first, by the cosine of embeddings. Vectors lie on disk meanwhile (in TMPDIR), so
+    As a query, or as each other. The nearest first, by the cosine of embeddings. Vectors lie on disk meanwhile (in TMPDIR), so
     files may be larger than memory. Rows without an embedding are told and passed over.
     """
     if queries is not None and duplicates:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Paths = Annotated[
     list[Path] | None,
     typer.Argument(
-        metavar="[FILE]...",
+        metavar="FILE",
         help="Files and folders of txt (a text a line), csv, jsonl and parquet. "
         "None, or -, for a text a line on standard input.",
         show_default=False,

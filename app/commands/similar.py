@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.commands.group import CommandError, examples
-from app.commands.options import Device, ModelDir, print_json, settings_from
+from app.commands.options import Device, ModelDir, print_json, row_files, settings_from
 from app.commands.rows import Column, Truncate
 
 if TYPE_CHECKING:
@@ -39,12 +39,18 @@ class _Search:
 
 
 def similar(
-    what: Annotated[
-        list[str],
+    query: Annotated[
+        str,
         typer.Argument(
-            metavar="[QUERY] FILE...", help="A text, then files and folders as in embed."
+            metavar="QUERY", help="A text; with --queries or --duplicates the first file."
         ),
     ],
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE", help="Files and folders, as in embed.", autocompletion=row_files
+        ),
+    ] = None,
     queries: Annotated[
         Path | None, typer.Option(help="Files' rows are the queries, in the place of QUERY.")
     ] = None,
@@ -70,18 +76,21 @@ def similar(
 ) -> None:
     """Find rows that mean the same, in any of the languages.
 
-    As a query, or as each other. The nearest first, by the cosine of embeddings. Vectors lie on disk meanwhile (in TMPDIR), so
-    files may be larger than memory. Rows without an embedding are told and passed over.
+    As a query, or as each other. The nearest first, by the cosine of embeddings. Vectors lie on
+    disk meanwhile (in TMPDIR), so files may be larger than memory. Rows without an embedding are
+    told and passed over.
     """
     if queries is not None and duplicates:
         raise CommandError("--queries and --duplicates exclude each other")
-    query = None if queries is not None or duplicates else what.pop(0)
     from app.files import find_files
 
-    if not what:
+    looked_in = list(paths or [])
+    if queries is not None or duplicates:
+        looked_in.insert(0, Path(query))
+    if not looked_in:
         raise CommandError("similar needs files to look in: similar QUERY FILE...")
     least = threshold if threshold is not None else 0.9 if duplicates else -1.0
-    files = find_files([Path(each) for each in what])
+    files = find_files(looked_in)
     settings = settings_from(model_dir=model_dir, device=device)
     search = _Search(settings, files, column, truncate, least, top_k, json)
     if duplicates:
@@ -90,12 +99,12 @@ def similar(
         _print_nearest(search, query, queries)
 
 
-def _print_nearest(search: _Search, query: str | None, queries: Path | None) -> None:
+def _print_nearest(search: _Search, query: str, queries: Path | None) -> None:
     from app.files import Reader, Row, find_files
     from app.shelf import Shelf
     from app.similar import nearest
 
-    asked: Reader | list[Row] = [Row("QUERY", 1, query or "")]
+    asked: Reader | list[Row] = [Row("QUERY", 1, query)]
     if queries is not None:
         asked = Reader(find_files([queries]), column=search.column)
     engine = _engine(search)

@@ -166,7 +166,9 @@ def test_a_block_of_the_readme_works(
     if block.kind:
         assert_alike(read(block.kind, result.stdout), read(block.kind, block.shown))
     if fitted := re.search(r"head fit (\w+)", block.script):
-        wait_until(lambda: fitted[1] in fitted_heads(address))  # a second, on a machine that is idle
+        wait_until(
+            lambda: fitted[1] in fitted_heads(address)
+        )  # a second, on a machine that is idle
 
 
 def read(kind: str, output: str) -> object:

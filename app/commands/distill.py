@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.commands.group import Group
+from app.commands.group import Group, examples
 from app.errors import LightMBERTError
 
 VERBS = (
@@ -67,7 +67,7 @@ def _run_recipe(recipe: Path, module: str, function: str = "run") -> None:
 
 
 def _add_verb(name: str, does: str) -> None:
-    @distill.command(name, help=does)
+    @distill.command(name, help=does, epilog=examples(f"lightmbert distill {name} recipe.toml"))
     def run(recipe: RecipeFile) -> None:
         _run_recipe(recipe, name)
 
@@ -77,7 +77,13 @@ for _name, _does in VERBS:
         _add_verb(_name, _does)
 
 
-@distill.command(help=f"{dict(VERBS)['trim']} By a recipe, or by options in its place.")
+@distill.command(
+    help=f"{dict(VERBS)['trim']} By a recipe, or by options in its place.",
+    epilog=examples(
+        "lightmbert distill trim recipe.toml",
+        "lightmbert distill trim --encoder big --folder small --languages de,fr --corpus texts",
+    ),
+)
 def trim(
     ctx: typer.Context,
     recipe: Annotated[Path | None, typer.Argument(help="A TOML file.", show_default=False)] = None,
@@ -115,19 +121,19 @@ def _is_given(ctx: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-@lir.command("fit")
+@lir.command("fit", epilog=examples("lightmbert distill lir fit recipe.toml"))
 def lir_fit(recipe: RecipeFile) -> None:
     """Find what all sentences of a language share, from the recipe's [lir] table."""
     _run_recipe(recipe, "lir", "fit")
 
 
-@lir.command("apply")
+@lir.command("apply", epilog=examples("lightmbert distill lir apply recipe.toml"))
 def lir_apply(recipe: RecipeFile) -> None:
     """Take it out of the embeddings of a model folder, inside its graphs."""
     _run_recipe(recipe, "lir", "apply")
 
 
-@lir.command("measure")
+@lir.command("measure", epilog=examples("lightmbert distill lir measure recipe.toml"))
 def lir_measure(recipe: RecipeFile) -> None:
     """Score retrieval and similarity with it and without it."""
     _run_recipe(recipe, "lir", "measure")

@@ -30,7 +30,6 @@ def leaves(command: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]
 
 
 COMMANDS = leaves(typer.main.get_command(app))
-OURS = [each for each in COMMANDS if each[0] != "distill"]
 
 
 def test_help_shows_commands_in_groups_and_where_settings_come_from() -> None:
@@ -51,7 +50,7 @@ def test_a_group_alone_shows_its_help(command: tuple[str, ...]) -> None:
     assert alone.stdout == lightmbert(*command, "--help").stdout
 
 
-@pytest.mark.parametrize("command", OURS, ids=" ".join)
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_of_a_command_ends_with_examples_of_itself(command: tuple[str, ...]) -> None:
     _, _, shown = lightmbert(*command, "--help").stdout.partition("Examples:\n")
     assert f"lightmbert {' '.join(command)}" in shown

@@ -37,6 +37,9 @@ class Student:
     def classify(self, *texts: str, task: str) -> Classified:
         return self._loop.run_until_complete(self.engine.classify(texts, task=task))
 
+    def zero_shot(self, *texts: str, labels: tuple[str, ...]) -> Classified:
+        return self._loop.run_until_complete(self.engine.zero_shot(texts, labels))
+
     def close(self) -> None:
         self._loop.run_until_complete(self.engine.stop())
         self._loop.close()
@@ -111,3 +114,19 @@ def test_a_translation_is_nearer_than_another_sentence(student: Student) -> None
     cosine = vectors @ vectors.T
     assert (cosine[0, 1:4] > cosine[0, 4]).all()
     np.testing.assert_allclose(np.diag(cosine), 1, atol=1e-5)
+
+
+def test_labels_of_ones_own_are_found_in_any_language_and_company(student: Student) -> None:
+    texts = (
+        "The striker scored twice in the final.",
+        "Unser Team gewann das Spiel im Stadion mit drei Toren.",
+        "该国总统在议会选举后宣布了新政府。",
+        "Serikali ilitangaza uchaguzi wa bunge mpya, na rais akahutubia taifa baada ya kura.",
+    )
+    labels = ("sports", "politics")
+    together = student.zero_shot(*texts, labels=labels).scores
+    assert together.argmax(axis=1).tolist() == [0, 0, 1, 1]
+    alone = np.concatenate([student.zero_shot(text, labels=labels).scores for text in texts])
+    np.testing.assert_allclose(alone, together, atol=1e-4)
+    turned = student.zero_shot(*texts, labels=labels[::-1]).scores
+    np.testing.assert_allclose(turned[:, ::-1], together, atol=1e-6)

@@ -10,9 +10,10 @@ from hashlib import sha256
 from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(tags=["page"])
 
 FOLDER = Path(__file__).resolve().parent.parent / "playground"
 
@@ -64,22 +65,22 @@ def _read(path: Path) -> _File:
     return _File(body, _MEDIA_TYPES[path.suffix], f'"{sha256(body).hexdigest()[:32]}"')
 
 
-@router.head("/")
-@router.get("/")
+@router.head("/", include_in_schema=False)
+@router.get("/", response_class=HTMLResponse, responses={304: {"description": "It is known."}})
 async def playground(request: Request) -> Response:
     """A page to try the service with."""
     return _answer(request, "index.html")
 
 
-@router.head("/docs")
-@router.get("/docs")
+@router.head("/docs", include_in_schema=False)
+@router.get("/docs", include_in_schema=False)
 async def reference(request: Request) -> Response:
     """A page that shows the OpenAPI document."""
     return _answer(request, "docs.html")
 
 
-@router.head("/playground/{name}")
-@router.get("/playground/{name}")
+@router.head("/playground/{name}", include_in_schema=False)
+@router.get("/playground/{name}", include_in_schema=False)
 async def part(request: Request, name: str) -> Response:
     """A file that the two pages load."""
     return _answer(request, name)

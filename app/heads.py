@@ -134,7 +134,8 @@ class Heads:
         except HeadError as error:
             if str(refused.get(name)) != str(error):
                 self._tell(name, "refused", error)
-            refused[name] = error
+            error.__cause__ = error.__context__ = None  # with its traceback it holds whole frames,
+            refused[name] = error.with_traceback(None)  # and through them a student that has left
             return
         refused.pop(name, None)
         before = fitted.get(name)

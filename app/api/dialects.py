@@ -4,8 +4,9 @@ Errors are raised in our words (`texts[3]`, status 422). A contract that copies 
 says them as that server would, so that its clients read them.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi import Request
@@ -34,24 +35,29 @@ class Dialect:
     """The status and the JSON body."""
     error_body: Any
     """The model of that body, or a union of models."""
-    place: Callable[[str], str] = str
-    """Our name of a place in a request, such as `texts[3]`, to the contract's."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Our names of fields to the contract's, where it has others."""
     truncates: bool = True
     """Whether its callers can ask to have a long text cut."""
 
-    def naming(self, place: Callable[[str], str]) -> "Dialect":
-        """The same with other names of places."""
-        return replace(self, place=place)
+    def naming(self, **fields: str) -> "Dialect":
+        """The same with these names for fields of ours: `texts="input"`."""
+        return replace(self, names={**self.names, **fields})
 
     def said(self, told: Told) -> tuple[int, dict[str, Any]]:
-        """The error in this dialect: places renamed, no cure that its callers cannot use."""
+        """The error in this dialect."""
+        return self.tell(self.worded(told))
+
+    def worded(self, told: Told) -> Told:
+        """The same with its names of places, and without a cure that its callers cannot use."""
         message, param = told.message, told.param
         if not self.truncates:
             message = message.removesuffix(TRUNCATION_CURE)
         if param is not None and not told.as_sent:
-            param = self.place(param)
+            name, *index = re.split(r"(?=\[)", param, maxsplit=1)
+            param = "".join([self.names.get(name, name), *index])
             message = message.replace(told.param or "", param, 1)
-        return self.tell(replace(told, message=message, param=param))
+        return replace(told, message=message, param=param)
 
 
 class ErrorDetail(BaseModel):
@@ -77,16 +83,6 @@ def _as_it_is(told: Told) -> tuple[int, dict[str, Any]]:
 
 
 NATIVE = Dialect(_as_it_is, ErrorBody)
-
-
-def renamed(**fields: str) -> Callable[[str], str]:
-    """A `place` for contracts that have other names for our fields: `texts="input"`."""
-
-    def place(ours: str) -> str:
-        field, index = ours.partition("[")[0], ours.partition("[")[1:]
-        return fields.get(field, field) + "".join(index)
-
-    return place
 
 
 def dialect_of(request: Request) -> Dialect:

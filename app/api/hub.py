@@ -19,7 +19,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from app.api.dialects import Dialect, renamed
+from app.api.dialects import Dialect
 from app.api.native import TextsOrPairs
 from app.api.openapi import MODEL_IN_QUERY, TASK_IN_QUERY, documented
 from app.api.requests import admitted, checked, loaded, parsed, raw_body
@@ -157,13 +157,7 @@ _CLASSIFY = Kind(HubClassifyRequest, classify)
 _ZERO_SHOT = Kind(
     HubZeroShotRequest,
     zero_shot,
-    TEI.naming(
-        renamed(
-            texts="inputs",
-            labels="parameters.candidate_labels",
-            template="parameters.hypothesis_template",
-        )
-    ),
+    TEI.naming(labels="parameters.candidate_labels", template="parameters.hypothesis_template"),
 )
 
 

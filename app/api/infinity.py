@@ -21,7 +21,7 @@ from pydantic import (
 
 from app.admission import Terms
 from app.api.answers import EncodingFormat, answer, embedding_list, usage_headers
-from app.api.dialects import Dialect, Told, renamed, spoken
+from app.api.dialects import Dialect, Told, spoken
 from app.api.keys import require_key
 from app.api.openai import (
     EMBEDDINGS_ANSWER,
@@ -78,7 +78,9 @@ def _tell(told: Told) -> tuple[int, dict[str, Any]]:
     return status, {"error": detail}
 
 
-INFINITY = Dialect(_tell, InfinityError | InfinityProblems, renamed(texts="input"), truncates=False)
+INFINITY = Dialect(_tell, InfinityError | InfinityProblems, truncates=False).naming(
+    texts="input", task="?task"
+)
 router = APIRouter(tags=["infinity"], dependencies=[Depends(spoken(INFINITY))])
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, PositiveI
 from pydantic_core import PydanticCustomError
 
 from app.api.answers import EncodingFormat, answer, embedding_list
-from app.api.dialects import Dialect, Told, renamed, spoken
+from app.api.dialects import Dialect, Told, spoken
 from app.api.keys import require_key
 from app.api.openapi import WORK, documented, documented_errors
 from app.api.requests import admitted, body_of, engine_for, engines, unless_gone
@@ -56,7 +56,7 @@ def _tell(told: Told) -> tuple[int, dict[str, Any]]:
     return status, {"error": detail}
 
 
-OPENAI = Dialect(_tell, OpenAIErrorBody, renamed(texts="input"), truncates=False)
+OPENAI = Dialect(_tell, OpenAIErrorBody, truncates=False).naming(texts="input")
 router = APIRouter(tags=["openai"], dependencies=[Depends(spoken(OPENAI))])
 
 

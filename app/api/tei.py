@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from app.admission import Terms
 from app.api.answers import answer, usage_headers
-from app.api.dialects import Dialect, Told, renamed
+from app.api.dialects import Dialect, Told
 from app.api.requests import engine_for, unless_gone
 from app.engine import Engine
 from app.forward import Usage
@@ -44,7 +44,7 @@ def _tell(told: Told) -> tuple[int, dict[str, Any]]:
     return status, {"error": told.message, "error_type": kind}
 
 
-TEI = Dialect(_tell, TEIError, renamed(texts="inputs"))
+TEI = Dialect(_tell, TEIError).naming(texts="inputs", task="?task", model="?model")
 
 
 def _none_known(prompt_name: str | None) -> None:

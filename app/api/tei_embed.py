@@ -17,7 +17,6 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from app.api.dialects import renamed
 from app.api.openapi import MODEL_IN_QUERY, documented
 from app.api.requests import admitted, parsed, raw_body
 from app.api.tei import TEI, Answered, Asked, Options, answered
@@ -126,7 +125,7 @@ SIMILARITY_EXAMPLE: dict[str, Any] = {
         "sentences": ["Basi limechelewa.", "Prices rise."],
     }
 }
-SIMILARITY = TEI.naming(renamed(texts="inputs.sentences"))
+SIMILARITY = TEI.naming(texts="inputs.sentences")
 
 
 async def similarity(engine: Engine, body: SimilarityRequest, asked: Asked) -> Answered:

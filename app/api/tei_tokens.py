@@ -13,7 +13,6 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from app.api.dialects import renamed
 from app.api.openapi import MODEL_IN_QUERY, documented
 from app.api.requests import admitted, parsed, raw_body
 from app.api.tei import TEI, Answered, Asked, PromptName, answered
@@ -104,7 +103,7 @@ async def decode(engine: Engine, body: DecodeRequest, asked: Asked) -> Answered:
 
 _TOKENIZE_EXAMPLES: dict[str, Any] = {"one text": {"inputs": "The bus is late."}}
 _DECODE_EXAMPLES: dict[str, Any] = {"one text": {"ids": [2, 81, 3]}}
-DECODE = TEI.naming(renamed(texts="ids"))
+DECODE = TEI.naming(texts="ids")
 
 
 @router.post(

@@ -144,7 +144,7 @@ ERRORS = [
     ),
     ("/embeddings", {"input": ["a", " "]}, "invalid_input", "input[1]", "input[1] is empty or"),
     ("/classify", {"input": ["a"], "model": "big"}, "unknown_model", "model", "model 'big' is not"),
-    ("/classify?task=tone", {"input": ["a"]}, "unknown_task", "task", "task 'tone' is unknown"),
+    ("/classify?task=tone", {"input": ["a"]}, "unknown_task", "?task", "?task 'tone' is unknown"),
     (
         "/classify?task=same",
         {"input": ["a"]},

@@ -111,10 +111,10 @@ async def test_the_head_is_the_default_one_or_that_of_the_query(toy_model_dir: P
     async with serving(toy_model_dir) as http:
         answer = await http.post("/predict", json={"inputs": "hund"})
         assert answer.status_code == 422
-        assert answer.json()["error"] == "task is required; this model's tasks: same, topic"
+        assert answer.json()["error"] == "?task is required; this model's tasks: same, topic"
         assert await ask(http, "/predict?task=topic", "hund") == ANIMALS
         other = await http.post("/predict?task=topic&model=big", json={"inputs": "hund"})
-        assert other.json()["error"] == "model 'big' is not served here; served: toy"
+        assert other.json()["error"] == "?model 'big' is not served here; served: toy"
 
 
 async def test_similarity_is_the_cosine_of_each_sentence(http: Client) -> None:
@@ -203,6 +203,8 @@ VALIDATION = [
     ("/predict", {"inputs": [["a"], []]}, "inputs: item 1 has 0 strings; a text is one"),
     ("/predict", {"inputs": [["a", None]]}, "inputs: item 0 holds something else than strings"),
     ("/predict", {"inputs": {"a": 1}}, "inputs: send a text, a pair, or a list of lists"),
+    ("/predict?task=tone", {"inputs": "a"}, "?task 'tone' is unknown; this model's tasks: "),
+    ("/embed?model=big", {"inputs": "a"}, "?model 'big' is not served here; served: toy"),
     ("/predict", {"inputs": ["a", "b"]}, "task 'topic' reads single texts; inputs[0] is a pair"),
     ("/similarity", {"inputs": "a"}, "inputs: Input should be an object"),
     ("/tokenize", {"inputs": [4]}, "inputs[0]: Input should be a valid string"),

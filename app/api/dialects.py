@@ -5,7 +5,7 @@ says them as that server would, so that its clients read them.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -86,18 +86,12 @@ NATIVE = Dialect(_as_it_is, ErrorBody)
 
 
 def dialect_of(request: Request) -> Dialect:
-    """What the handler has found the caller to speak; before that, what is spoken at that path."""
+    """What the handler has found the caller to speak; before that, what is spoken at that path, or
+    at all that begin as it does.
+    """
     found: Dialect | None = request.scope.get("state", {}).get("dialect")
     if found is not None:
         return found
     by_path: dict[str, Dialect] = request.app.state.dialects
-    return by_path.get(request.url.path, NATIVE)
-
-
-def spoken(dialect: Dialect) -> Callable[[Request], Awaitable[None]]:
-    """A dependency for routers whose paths hold variables."""
-
-    async def speak(request: Request) -> None:
-        request.state.dialect = dialect
-
-    return speak
+    path = request.url.path
+    return by_path.get(path) or by_path.get("/" + path.lstrip("/").split("/")[0], NATIVE)

@@ -8,7 +8,7 @@ import time
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -21,7 +21,7 @@ from pydantic import (
 
 from app.admission import Terms
 from app.api.answers import EncodingFormat, answer, embedding_list, usage_headers
-from app.api.dialects import Dialect, Told, spoken
+from app.api.dialects import Dialect, Told
 from app.api.keys import require_key
 from app.api.openai import (
     EMBEDDINGS_ANSWER,
@@ -81,7 +81,7 @@ def _tell(told: Told) -> tuple[int, dict[str, Any]]:
 INFINITY = Dialect(_tell, InfinityError | InfinityProblems, truncates=False).naming(
     texts="input", task="?task"
 )
-router = APIRouter(tags=["infinity"], dependencies=[Depends(spoken(INFINITY))])
+router = APIRouter(tags=["infinity"])
 
 
 class _InfinityRequest(BaseModel):

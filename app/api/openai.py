@@ -4,12 +4,12 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, PositiveInt, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from app.api.answers import EncodingFormat, answer, embedding_list
-from app.api.dialects import Dialect, Told, spoken
+from app.api.dialects import Dialect, Told
 from app.api.keys import require_key
 from app.api.openapi import WORK, documented, documented_errors
 from app.api.requests import admitted, body_of, engine_for, engines, unless_gone
@@ -57,7 +57,7 @@ def _tell(told: Told) -> tuple[int, dict[str, Any]]:
 
 
 OPENAI = Dialect(_tell, OpenAIErrorBody, truncates=False).naming(texts="input")
-router = APIRouter(tags=["openai"], dependencies=[Depends(spoken(OPENAI))])
+router = APIRouter(tags=["openai"])
 
 
 def as_texts(sent: object) -> object:
@@ -199,4 +199,4 @@ def created_at(manifest: Manifest) -> int:
 
 
 HANDLERS = {"/v1/embeddings": embeddings}
-DIALECTS = dict.fromkeys(HANDLERS, OPENAI)
+DIALECTS = {"/v1": OPENAI}

@@ -35,7 +35,7 @@ async def test_a_path_nearly_right_is_told_the_right_one(
 ) -> None:
     answer = await http.post(f"http://service{path}", json={})
     assert answer.status_code == 404
-    assert answer.json()["error"]["message"] == f"there is no route {path}; there is {near}"
+    assert f'"there is no route {path}; there is {near}"' in answer.text  # in any dialect
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/nowhere/", "/v2/embeddings"])

@@ -206,6 +206,15 @@ async def test_models_are_listed_and_shown(http: Client) -> None:
     assert (await http.get("/v1/models/toy")).json() == model
 
 
+async def test_all_below_v1_is_told_as_openai_does(http: Client) -> None:
+    for path, status in (("models", 405), ("models/toy", 405), ("chat/completions", 404)):
+        wrong = await http.post(f"/v1/{path}")
+        assert (wrong.status_code, wrong.json()["error"]["type"]) == (
+            status,
+            "invalid_request_error",
+        )
+
+
 async def test_a_model_of_no_known_date_is_listed(tmp_path: Path) -> None:
     def undated(manifest: dict[str, Any]) -> None:
         manifest["provenance"]["created"] = "long ago"

@@ -50,6 +50,9 @@ NOT_READY_RETRY_S = 1.0
 TAGS = ("(text)", "(pair)", "(ids)", "(several)", "(names)", "(described)")
 """Of unions in bodies. Not words that a caller would use as a key."""
 
+_MESSAGES = {"extra_forbidden": "unknown key", "model_type": "Input should be an object"}
+"""In place of pydantic's, of which the second may name a class of ours."""
+
 _MOST_ERRORS = 100
 """A body with more of them has that many unknown keys: its lists stop at their first error."""
 
@@ -83,7 +86,7 @@ def input_error(error: ValidationError) -> LightMBERTError:
     if first["type"] == "json_invalid":
         return errors.MalformedBodyError(first["msg"])
     param = _path(first["loc"])
-    message = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+    message = _MESSAGES.get(first["type"], first["msg"])
     more = f" (and {len(others)} more)" if others else ""
     found = errors.InputError(f"{param or 'the body'}: {message}{more}", param=param)
     found.as_sent = True

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Request, Response
@@ -19,7 +20,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from app.api.dialects import Dialect
+from app.api.dialects import Dialect, Told
 from app.api.native import TextsOrPairs
 from app.api.openapi import MODEL_IN_QUERY, TASK_IN_QUERY, documented
 from app.api.requests import admitted, checked, loaded, parsed, raw_body
@@ -99,6 +100,8 @@ class HubClassifyResponse(RootModel[list[Prediction] | list[list[Prediction]]]):
 class VertexRequest(_Body):
     instances: Annotated[list[dict[str, Any]], FailFast()]
     """Each what POST / takes."""
+    parameters: Annotated[dict[str, Any], Field(max_length=0)] | None = None
+    """Vertex AI may send it; it must be empty, for each instance has its own."""
 
 
 class VertexResponse(BaseModel):
@@ -178,6 +181,8 @@ async def vertex(engine: Engine, body: VertexRequest, asked: Asked) -> Answered:
     limit = engine.settings.max_texts_per_request
     if not 1 <= (count := len(body.instances)) <= limit:
         raise InputError(f"instances has {count} items; send 1 to {limit}", param="instances")
+    if count >= engine.settings.bulk_texts and asked.terms.priority is None:
+        asked = replace(asked, terms=replace(asked.terms, priority="bulk"))  # each alone is small
 
     async def one(index: int, sent: dict[str, Any]) -> Answered:
         kind = meant(sent)
@@ -185,7 +190,10 @@ async def vertex(engine: Engine, body: VertexRequest, asked: Asked) -> Answered:
             return await kind.operation(engine, checked(sent, kind.model), asked)
         except InputError as error:
             place = f"instances[{index}]"
-            raise InputError(f"{place}: {error}", param=place) from None
+            said = kind.dialect.worded(
+                Told(422, error.code, str(error), error.param, error.as_sent)
+            )
+            raise InputError(f"{place}: {said.message}", param=place) from None
 
     try:
         async with asyncio.TaskGroup() as group:

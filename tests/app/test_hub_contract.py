@@ -1,5 +1,6 @@
 """`POST /` as Hugging Face's client asks it, and its two other names."""
 
+import asyncio
 import json
 import math
 from collections.abc import AsyncIterator
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import Client, serving
+from serving import Client, gated, serving
 from toy_student import MAX_TOKENS
 
 SURE = pytest.approx(1 / (1 + math.exp(-4 / 3)))
@@ -85,7 +86,7 @@ async def test_long_texts_are_cut_and_the_cut_is_said(http: Client) -> None:
     ("body", "message"),
     [
         ({"parameters": {}}, "inputs: Field required"),
-        ({"inputs": "a", "parameters": None}, "parameters: Input should be a valid dict"),
+        ({"inputs": "a", "parameters": None}, "parameters: Input should be an object"),
         ({"inputs": "a", "parameters": {"top_k": 0}}, "parameters.top_k: Input should be greater"),
         ({"inputs": "a", "parameters": {"topk": 1}}, "parameters.topk: unknown key"),
         ({"inputs": ["a", 1], "parameters": {}}, "inputs[1]: Input should be a valid string"),
@@ -128,7 +129,10 @@ async def test_what_is_wrong_is_named_as_it_was_sent(
 async def test_a_body_that_is_no_object_is_refused(http: Client, body: object) -> None:
     answer = await http.post("/", content=json.dumps(body))
     assert answer.status_code == 422
-    assert answer.json()["error_type"] == "Validation"
+    assert answer.json() == {
+        "error": "the body: Input should be an object",
+        "error_type": "Validation",
+    }
 
 
 async def test_several_bodies_are_answered_in_one(http: Client) -> None:
@@ -149,7 +153,8 @@ async def test_several_bodies_are_answered_in_one(http: Client) -> None:
         ([], "instances has 0 items; send 1 to 2048"),
         ([{"inputs": "a"}] * 2_049, "instances has 2049 items; send 1 to 2048"),
         ([{"inputs": "a"}, {"inputs": 1}], "instances[1]: inputs: "),
-        ([{"inputs": "a"}, {"inputs": " "}], "instances[1]: texts[0] is empty"),
+        ([{"inputs": "a"}, {"inputs": " "}], "instances[1]: inputs[0] is empty"),
+        ([{"inputs": "a", "parameters": 1}], "instances[0]: parameters: Input should be an object"),
         ([{"inputs": "a"}, 1], "instances[1]: Input should be an object"),
     ],
 )
@@ -159,6 +164,23 @@ async def test_of_several_bodies_the_wrong_one_is_named(
     answer = await http.post("/vertex", json={"instances": instances})
     assert answer.status_code == 422
     assert answer.json()["error"].startswith(message)
+
+
+async def test_many_small_bodies_wait_as_one_large_request(toy_model_dir: Path) -> None:
+    async with gated(toy_model_dir, bulk_texts=2) as (http, engine):
+        for bodies, priority in ((1, "interactive"), (2, "bulk")):
+            sent = {"instances": [{"inputs": "hund"}] * bodies}
+            waiting = asyncio.create_task(http.post("/vertex", json=sent))
+            await engine.has_begun()
+            assert {each.priority for each in engine._scheduler._requests} == {priority}
+            engine.session.gate.release(2)
+            assert (await waiting).status_code == 200
+
+
+async def test_what_vertex_ai_sends_beside_them_must_be_empty(http: Client) -> None:
+    for parameters, status in ((None, 200), ({}, 200), ({"top_k": 1}, 422)):
+        body = {"instances": [{"inputs": "hund"}], "parameters": parameters}
+        assert (await http.post("/vertex", json=body)).status_code == status
 
 
 async def test_the_page_is_not_counted_as_work(http: Client) -> None:

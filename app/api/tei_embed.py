@@ -21,7 +21,7 @@ from app.api.openapi import MODEL_IN_QUERY, documented
 from app.api.requests import admitted, parsed, raw_body
 from app.api.tei import TEI, Answered, Asked, Options, answered
 from app.engine import Engine
-from app.errors import InputError, NoTextsError
+from app.errors import InputError, NoTextsError, TooManyTextsError
 from app.metrics import EMBED_TASK
 from app.postprocess import similarities
 from app.results import Embedded
@@ -131,8 +131,11 @@ SIMILARITY = TEI.naming(texts="inputs.sentences")
 async def similarity(engine: Engine, body: SimilarityRequest, asked: Asked) -> Answered:
     """The cosine of each sentence with the source sentence."""
     sentences = body.inputs.sentences
+    limit = engine.settings.max_texts_per_request - 1  # the source sentence is a text too
     if not sentences:
-        raise NoTextsError(limit=engine.settings.max_texts_per_request - 1)
+        raise NoTextsError(limit=limit)
+    if len(sentences) > limit:
+        raise TooManyTextsError(texts=len(sentences), limit=limit)
     embedded = await _compared(engine, body, asked)
     return Answered(lambda: similarities(embedded.vectors), EMBED_TASK, embedded.usage)
 

@@ -128,6 +128,7 @@ async def test_similarity_is_the_cosine_of_each_sentence(http: Client) -> None:
     ("source", "sentences", "status", "message"),
     [
         ("hund", [], 400, "inputs.sentences is empty; send 1 to 2047"),
+        ("hund", ["a"] * 2_048, 422, "inputs.sentences has 2048 items; one request may hold 2047"),
         ("hund", ["a", " "], 422, "inputs.sentences[1] is empty or only white space"),
         (" ", ["a"], 422, "inputs.source_sentence is empty or only white space"),
         (1, ["a"], 422, "inputs.source_sentence: Input should be a valid string"),

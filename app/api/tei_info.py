@@ -70,6 +70,8 @@ def facts(engine: Engine) -> dict[str, Any]:
 _UNWELL: dict[int | str, dict[str, Any]] = {503: documented_error(503, TEI)}
 
 
+@router.head("/health", response_model=None, include_in_schema=False)
+@router.head("/ping", response_model=None, include_in_schema=False)
 @router.get("/health", response_model=Health, responses=_UNWELL)
 @router.get("/ping", response_model=Health, responses=_UNWELL)
 async def health(service: ServiceDep) -> Response | Health:

@@ -45,7 +45,7 @@ async def test_probes_are_answered_while_the_model_loads(toy_model_dir: Path) ->
 
 async def test_probes_may_ask_for_the_head_alone(toy_model_dir: Path) -> None:
     async with serving(toy_model_dir) as http:
-        for probe in ("/livez", "/readyz"):
+        for probe in ("/livez", "/readyz", "/health", "/ping"):
             assert (await http.head(probe)).status_code == 200
         await http.service.stop()
         assert (await http.head("/livez")).status_code == 200

@@ -148,9 +148,8 @@ def test_a_server_that_leaves_and_is_gone_is_said_to(browser: Browser) -> None:
 @contextmanager
 def much_to_do(service: Service) -> Iterator["Future[httpx.Response]"]:
     """A large request that has begun to run, and is waited for at the end."""
-    texts = [
-        f"{number} words that are there to keep it busy for a while" for number in range(1_500)
-    ]
+    words = "words that are there to keep it busy for longer than a slow browser takes to ask " * 4
+    texts = [f"{number} {words}" for number in range(1_500)]
     with ThreadPoolExecutor() as callers:
         asked = {"texts": texts}
         large = callers.submit(httpx.post, f"{service.url}/embed", json=asked, timeout=120)

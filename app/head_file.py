@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from app.errors import LightMBERTError
+from app.errors import LightMBERTError, shortened
 from app.runtime.artifact import (
     ClassificationTask,
     Fraction,
@@ -24,6 +24,10 @@ class HeadError(LightMBERTError):
     """A fitted head cannot be used, or not be written."""
 
     code = "bad_head"
+
+
+class UnreadableHeadError(HeadError):
+    """The system gives its files to nobody, now; it may in a moment."""
 
 
 class ForeignHeadError(HeadError):
@@ -109,7 +113,8 @@ def check_fits(head: HeadFile, manifest: Manifest) -> None:
         raise ForeignHeadError(model=on.model, served=manifest.name)
     if on.revision != manifest.revision:
         raise HeadError(
-            f"it was fitted on revision {on.revision} of {on.model}; this is {manifest.revision}. "
+            f"it was fitted on revision {shortened(on.revision)} of {on.model}; this is "
+            f"{manifest.revision}. "
             "Fit it again"
         )
     if on.dimension != dimension:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,18 @@ import safetensors.numpy
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
-from app.head_file import HEAD_FILE, FittedHead, HeadError, HeadFile
+from app.errors import shortened
+from app.head_file import HEAD_FILE, FittedHead, HeadError, HeadFile, UnreadableHeadError
 from app.runtime.artifact import HashedFile
 from app.runtime.outputs import Floats
 
 MAX_BYTES = 134_217_728
-"""Of one file. A head is as large as its labels times the embedding."""
+"""Of the weights, which are as large as the labels times the embedding."""
+MAX_DESCRIBED_BYTES = 8_388_608
+"""Of `head.json`."""
+
+_LARGEST = 1e9
+"""Of a weight: far beyond what fitting gives, and within what float32 can multiply and add."""
 
 _ATTEMPTS = 3
 """To read a head that is replaced meanwhile."""
@@ -36,19 +43,19 @@ def read_head(folder: Path) -> FittedHead:
     Raises:
         HeadError: it is missing, malformed, altered, or too large.
     """
+    before = b""
     for _ in range(_ATTEMPTS):
         try:
-            described = _bytes_of(folder / HEAD_FILE)
+            described = _bytes_of(folder / HEAD_FILE, MAX_DESCRIBED_BYTES)
         except FileNotFoundError:
             raise HeadError(f"{folder} holds no head") from None
         file = _validated(described, folder)
         try:
-            weights = _bytes_of(folder / file.weights.file)
+            return _assembled(file, _bytes_of(folder / file.weights.file, MAX_BYTES), folder)
         except FileNotFoundError:
-            if _bytes_of(folder / HEAD_FILE) == described:
+            if described == before:
                 raise HeadError(f"{folder / file.weights.file} does not exist") from None
-        else:
-            return _assembled(file, weights, folder)
+        before = described
     raise HeadError(f"{folder} changes faster than it can be read")
 
 
@@ -56,11 +63,17 @@ def list_heads(heads_dir: Path) -> dict[str, HeadFile | HeadError]:
     """By name what each says of itself, or why it cannot be read; nothing where there is no folder."""
     found: dict[str, HeadFile | HeadError] = {}
     for path in sorted(heads_dir.glob(f"[!.]*/{HEAD_FILE}")):
+        name = tellable(path.parent.name)
         try:
-            found[path.parent.name] = read_head(path.parent).file
+            found[name] = read_head(heads_dir / name).file
         except HeadError as error:
-            found[path.parent.name] = error
+            found[name] = error
     return found
+
+
+def tellable(name: str) -> str:
+    """The name of a folder; another one if it is no UTF-8, which no head's name is."""
+    return name.encode(errors="replace").decode()
 
 
 def publish_head(
@@ -76,7 +89,7 @@ def publish_head(
         picture: a PNG beside it, `learning_curve.png`.
 
     Raises:
-        HeadError: it cannot be written.
+        HeadError: it cannot be written, or would be too large to be read.
     """
     folder = heads_dir / file.name
     written = safetensors.numpy.save({"weight": weight, "bias": bias})
@@ -88,6 +101,9 @@ def publish_head(
     if picture is not None:
         contents["learning_curve.png"] = picture
     contents[HEAD_FILE] = json.dumps(described, indent=1, ensure_ascii=False).encode() + b"\n"
+    for name, most in ((HEAD_FILE, MAX_DESCRIBED_BYTES), (weights.file, MAX_BYTES)):
+        if len(contents[name]) > most:
+            raise HeadError(f"{name} would be larger than {most} bytes: there are too many labels")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
@@ -137,35 +153,42 @@ def _assembled(file: HeadFile, weights: bytes, folder: Path) -> FittedHead:
         raise HeadError(f"{path} was altered: its sha256 is not the one in {HEAD_FILE}")
     try:
         tensors = safetensors.numpy.load(weights)
-    except SafetensorError as error:
-        raise HeadError(f"{path} cannot be read: {error}") from error
+    except (SafetensorError, KeyError) as error:  # the latter of a type that numpy has not
+        raise HeadError(f"{path} cannot be read: {shortened(str(error))}") from error
     labels, dimension = len(file.task.labels), file.fitted_on.dimension
     shapes = {"weight": (labels, dimension), "bias": (labels,)}
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if found != shapes or any(tensor.dtype != np.float32 for tensor in tensors.values()):
-        raise HeadError(f"{path} holds {found}; expected float32 of {shapes}")
-    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-        raise HeadError(f"{path} holds undefined numbers")
+        raise HeadError(f"{path} holds {shortened(str(found))}; expected float32 of {shapes}")
+    if not all((np.abs(tensor) <= _LARGEST).all() for tensor in tensors.values()):
+        raise HeadError(f"{path} holds undefined numbers, or some above {_LARGEST:g}")
     return FittedHead(file, tensors["weight"], tensors["bias"])
 
 
-def _bytes_of(path: Path) -> bytes:
+def _bytes_of(path: Path, most: int) -> bytes:
     """The file's content.
 
     Raises:
         FileNotFoundError: there is none.
-        HeadError: it cannot be read, or is no head by its size.
+        HeadError: it cannot be read, is no file of bytes, or is larger than `most`.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        with open(path, "rb", opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise HeadError(f"{path} is no regular file")
+            content = file.read(most + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise HeadError(f"{path} cannot be read: {error.strerror}") from error
-    if len(content) > MAX_BYTES:
-        raise HeadError(f"{path} is larger than {MAX_BYTES} bytes")
+        raise UnreadableHeadError(f"{path} cannot be read: {error.strerror}") from error
+    if len(content) > most:
+        raise HeadError(f"{path} is larger than {most} bytes")
     return content
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open without waiting for who would write into a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _seal(described: dict[str, Any]) -> str:

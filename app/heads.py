@@ -9,14 +9,22 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from app.errors import UnknownTaskError
-from app.head_file import HEAD_FILE, FittedHead, ForeignHeadError, HeadError, check_fits
-from app.head_folder import read_head
+from app.head_file import (
+    HEAD_FILE,
+    FittedHead,
+    ForeignHeadError,
+    HeadError,
+    UnreadableHeadError,
+    check_fits,
+)
+from app.head_folder import read_head, tellable
 from app.metrics import Metrics
 from app.runtime.artifact import ClassificationTask, Manifest
 from app.runtime.outputs import Floats, unit_vectors
@@ -29,8 +37,12 @@ MAX_NAMES = 256
 
 logger = logging.getLogger(__name__)
 
-_Stamp = tuple[int, int, int]
-"""Of a file: another one if it was replaced or written to."""
+_Stamp = frozenset[tuple[int, int, int]]
+"""Of a head's files: another one if any was added, replaced, written to or made readable."""
+
+
+class NoRoomError(HeadError):
+    """As many heads as may be are in use."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +132,8 @@ class Heads:
                         self._tell(name, "removed")
             for name, stamp in found.items():
                 changed = self._stamps.get(name) != stamp
-                if all_again or changed or _may_mend(refused.get(name)):
+                mended = _may_have_mended(refused.get(name), fitted)
+                if all_again or changed or mended:
                     self._read(name, fitted, refused)
             self._stamps = found
             self._fitted, self._refused = fitted, refused
@@ -146,7 +159,7 @@ class Heads:
 
     def _check_room(self, name: str, fitted: Mapping[str, Head]) -> None:
         if name not in fitted and len(fitted) >= MAX_HEADS:
-            raise HeadError(f"{MAX_HEADS} fitted heads are in use, and no more may be")
+            raise NoRoomError(f"{MAX_HEADS} fitted heads are in use, and no more may be")
         if name not in self._names and len(self._names) >= MAX_NAMES:
             raise HeadError(
                 f"heads had {MAX_NAMES} names since the process started, and no more may be"
@@ -181,9 +194,10 @@ class Heads:
         )
 
 
-def _may_mend(error: HeadError | None) -> bool:
-    """Whether to look again though `head.json` is as it was: its weights may still be on the way."""
-    return error is not None and not isinstance(error, ForeignHeadError)
+def _may_have_mended(error: HeadError | None, fitted: Mapping[str, Head]) -> bool:
+    """Whether to look again though no file has changed."""
+    has_room = isinstance(error, NoRoomError) and len(fitted) < MAX_HEADS
+    return has_room or isinstance(error, UnreadableHeadError)
 
 
 def _stamps(heads_dir: Path) -> Iterator[tuple[str, _Stamp]]:
@@ -193,7 +207,15 @@ def _stamps(heads_dir: Path) -> Iterator[tuple[str, _Stamp]]:
             if entry.name.startswith("."):
                 continue
             try:
-                found = os.stat(Path(entry.path) / HEAD_FILE)
+                yield tellable(entry.name), _stamp(Path(entry.path))
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            yield entry.name, (found.st_ino, found.st_mtime_ns, found.st_size)
+            except OSError:  # to read it says why
+                yield tellable(entry.name), frozenset()
+
+
+def _stamp(folder: Path) -> _Stamp:
+    found = [os.stat(folder / HEAD_FILE)]
+    with suppress(OSError), os.scandir(folder) as files:  # one may go meanwhile
+        found += [file.stat(follow_symlinks=False) for file in files]
+    return frozenset((each.st_ino, each.st_ctime_ns, each.st_size) for each in found)

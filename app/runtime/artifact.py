@@ -13,14 +13,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveFloat,
     PositiveInt,
     ValidationError,
     field_validator,
     model_validator,
 )
 
-from app.errors import ManifestError
+from app.errors import ManifestError, shortened
 
 MANIFEST_FILE = "manifest.json"
 
@@ -28,6 +27,8 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 TaskName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
+"""Within what float32 can divide any logit by."""
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["cpu", "cpu-vnni", "cpu-avx2", "cuda"]
 
@@ -39,14 +40,15 @@ class _Contract(BaseModel):
 class HashedFile(_Contract):
     """A file inside the model folder, by its relative path."""
 
-    file: str
+    file: Annotated[str, Field(max_length=255)]
     sha256: Sha256
 
     @field_validator("file")
     @classmethod
     def _stays_inside(cls, file: str) -> str:
         path = PurePosixPath(file)
-        if path.is_absolute() or ".." in path.parts or "\\" in file or not path.parts:
+        odd = "\\" in file or "\0" in file
+        if path.is_absolute() or ".." in path.parts or odd or not path.parts:
             raise ValueError(f"{file!r} must be a relative path inside the model folder")
         return file
 
@@ -72,7 +74,7 @@ class ClassificationTask(_Contract):
 
     labels: Annotated[tuple[str, ...], Field(min_length=1)]
     problem_type: Literal["single", "multi"] = "single"
-    temperature: PositiveFloat = 1.0
+    temperature: Temperature = 1.0
     """Logits are divided by this before softmax or sigmoid."""
     threshold: Fraction | None = None
     """Multi-label: a label is given when its probability reaches this."""
@@ -82,14 +84,17 @@ class ClassificationTask(_Contract):
     @field_validator("labels")
     @classmethod
     def _labels_are_distinct(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(labels)) != len(labels):
-            raise ValueError(f"labels repeat: {labels}")
+        seen: set[str] = set()
+        for label in labels:
+            if label in seen:
+                raise ValueError(f"labels repeat: {shortened(label)!r}")
+            seen.add(label)
         return labels
 
     @model_validator(mode="after")
     def _leaves_a_choice(self) -> "ClassificationTask":
         if self.problem_type == "single" and len(self.labels) < 2:
-            raise ValueError(f"a single label is chosen among two or more: {self.labels}")
+            raise ValueError(f"a single label is chosen among two or more, not {len(self.labels)}")
         return self
 
 
@@ -99,11 +104,11 @@ class ZeroShot(_Contract):
     The defaults were measured on lightmbert-mini, see distill/NOTES.md.
     """
 
-    temperature: PositiveFloat = 0.087
+    temperature: Temperature = 0.087
     """One label: cosines are divided by this before softmax."""
-    multi_temperature: PositiveFloat = 0.13
+    multi_temperature: Temperature = 0.13
     """Several: what a cosine has above `middle` is divided by this before sigmoid."""
-    middle: float = 0.385
+    middle: Annotated[float, Field(ge=-1, le=1)] = 0.385
     """The cosine at which a label is as likely to fit as not."""
 
 

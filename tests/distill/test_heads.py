@@ -59,7 +59,7 @@ def test_the_layer_that_is_exported_gives_the_logits_of_the_head() -> None:
         ({"bias": torch.zeros(4)}, r"bias \(4,\)"),
         ({"weight": torch.zeros(3, WIDTH, dtype=torch.float16)}, "must be float32"),
         ({"labels": ("a", "b", "a")}, "labels repeat"),
-        ({"temperature": 0.0}, "greater than 0"),
+        ({"temperature": 0.0}, "greater than or equal to 0.001"),
         ({"threshold": 1.5}, "less than or equal to 1"),
         ({"task": "../topic"}, "string_pattern_mismatch|match pattern"),
     ],

@@ -146,7 +146,8 @@ class Service:
             async with asyncio.timeout(_WIDEN_AFTER_S):
                 await self.leaving.wait()
         for served in list(self.students):
-            if self.ready and not self.leaving.is_set():
+            at_work = served in self.students  # it may be exchanged while another is widened
+            if at_work and self.ready and not self.leaving.is_set():
                 await asyncio.to_thread(served.engine.widen)
                 await asyncio.to_thread(give_back)
 

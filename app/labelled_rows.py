@@ -1,6 +1,7 @@
 """Examples for a head: texts and their labels out of files, and what is left out of them."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,8 @@ class Examples:
 
     def counts(self) -> dict[str, int]:
         """Texts of each label."""
-        return {label: sum(label in labels for labels in self.labels) for label in self.known}
+        found = Counter(label for labels in self.labels for label in labels)
+        return dict(sorted(found.items()))
 
     def sha256(self) -> str:
         """Of texts and labels, in order."""

@@ -23,6 +23,10 @@ ZERO_SHOT = "zero-shot"
 
 TEMPLATE = "This text is about {}."
 MAX_LABELS = 256
+MAX_NAME_CHARACTERS = 256
+"""Of a label: every text's answer may repeat all of them. Descriptions are not repeated."""
+MAX_TEMPLATE_CHARACTERS = 1_024
+"""It is repeated for every label."""
 LABEL_CACHE_BYTES = 8_388_608
 """For label texts, which come again with every request: some thousands of them."""
 
@@ -55,6 +59,11 @@ def choice(labels: Labels, *, template: str, multi_label: bool) -> Choice:
         raise InputError(
             f"labels has {len(labels)} items; send {fewest} to {MAX_LABELS}", param="labels"
         )
+    if len(template) > MAX_TEMPLATE_CHARACTERS:
+        raise InputError(
+            f"template has {len(template)} characters; send {MAX_TEMPLATE_CHARACTERS} at most",
+            param="template",
+        )
     if template.count(_GAP) != 1:
         raise InputError(
             f"template has {_GAP} {template.count(_GAP)} times; it must have it once, where the "
@@ -78,6 +87,12 @@ def _check_names(names: Sequence[str], told: Sequence[str], places: Sequence[str
     for name, description, place in zip(names, told, places, strict=True):
         if not (name.strip() and description.strip()):
             raise InputError(f"{place} is empty or only white space", param=place)
+        if len(name) > MAX_NAME_CHARACTERS:
+            raise InputError(
+                f"{place} has {len(name)} characters; send {MAX_NAME_CHARACTERS} at most, and say "
+                "the rest as a description",
+                param=place,
+            )
         if first.setdefault(name, place) != place:
             raise InputError(f"{place} repeats {first[name]}", param=place)
 

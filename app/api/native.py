@@ -24,7 +24,7 @@ from app.engine import Engine
 from app.errors import InputError
 from app.postprocess import DType, Output
 from app.results import Classified
-from app.zero_shot import MAX_LABELS, TEMPLATE
+from app.zero_shot import MAX_LABELS, MAX_NAME_CHARACTERS, MAX_TEMPLATE_CHARACTERS, TEMPLATE
 
 
 def _as_list(texts: object) -> object:
@@ -48,9 +48,11 @@ TextOrPair = Annotated[
 TextsOrPairs = Annotated[
     list[TextOrPair], FailFast(), BeforeValidator(_as_list), _one_or_many(_TEXT, _PAIR)
 ]
-_NAMES = {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": MAX_LABELS}
+_NAME = {**_TEXT, "maxLength": MAX_NAME_CHARACTERS}
+_NAMES = {"type": "array", "items": _NAME, "minItems": 1, "maxItems": MAX_LABELS}
 _DESCRIBED = {
     "type": "object",
+    "propertyNames": {"maxLength": MAX_NAME_CHARACTERS},
     "additionalProperties": _TEXT,
     "minProperties": 1,
     "maxProperties": MAX_LABELS,
@@ -96,7 +98,9 @@ class ClassifyRequest(_NativeRequest):
     labels: Labels | None = None
     """In place of a head: labels of your own, found by similarity. Names, or names with a
     description each."""
-    template: str | None = None
+    template: Annotated[
+        str | None, Field(json_schema_extra={"maxLength": MAX_TEMPLATE_CHARACTERS})
+    ] = None
     """What is said of a text to which a label fits, with {} where the label's description, or
     else its name, goes."""
     multi_label: bool | None = None

@@ -161,6 +161,22 @@ async def test_texts_may_be_cut_and_labels_never(http: Client) -> None:
             "template",
             "template has {} 2 times; it must have it once, where the label goes",
         ),
+        (
+            {"labels": ["a", "b"], "template": "{}" + "x" * 1_023},
+            "template",
+            "template has 1025 characters; send 1024 at most",
+        ),
+        (
+            {"labels": ["a", "x" * 257]},
+            "labels[1]",
+            "labels[1] has 257 characters; send 256 at most, and say the rest as a description",
+        ),
+        (
+            {"labels": {"a": "a", "x" * 257: "b"}},
+            f"labels['{'x' * 64}…']",
+            f"labels['{'x' * 64}…'] has 257 characters; send 256 at most, and say the rest as a "
+            "description",
+        ),
         ({"template": "{}"}, "template", "template says how labels are read; send labels"),
         ({"multi_label": True}, "multi_label", "multi_label says how labels are read; send labels"),
         (

@@ -6,12 +6,14 @@ killed while writing leaves the old one whole. Hashes tell damage, and edits mad
 whoever may write to the folder may also compute them.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +108,12 @@ def publish_head(
             raise HeadError(f"{name} would be larger than {most} bytes: there are too many labels")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            _replace(folder / name, content)
-        for old in folder.glob("head-*.safetensors"):
-            if old.name != weights.file:
-                old.unlink(missing_ok=True)
+        with _alone_in(folder):
+            for name, content in contents.items():
+                _replace(folder / name, content)
+            for old in folder.glob("head-*.safetensors"):
+                if old.name != weights.file:
+                    old.unlink(missing_ok=True)
     except OSError as error:
         raise HeadError(f"{folder} cannot be written: {error.strerror}") from error
     return folder
@@ -122,10 +125,18 @@ def remove_head(heads_dir: Path, name: str) -> None:
     Raises:
         HeadError: there is none of that name, or it cannot be deleted.
     """
+    if (
+        not name or name.startswith(".") or Path(name).name != name
+    ):  # or anything anywhere could be deleted
+        raise HeadError(f"{shortened(name)!r} is no name of a head")
     folder = heads_dir / name
     try:
+        if folder.is_symlink():  # what it leads to is not ours
+            folder.unlink()
+            return
         (folder / HEAD_FILE).unlink()
-        shutil.rmtree(folder)
+        with _alone_in(folder):
+            shutil.rmtree(folder)
     except FileNotFoundError as error:
         raise HeadError(f"{folder} holds no head") from error
     except OSError as error:
@@ -194,6 +205,14 @@ def _at_once(path: str, flags: int) -> int:
 def _seal(described: dict[str, Any]) -> str:
     rest = {key: value for key, value in described.items() if key != "seal"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """While this is open nobody else writes to the folder, or deletes what was just written."""
+    with (folder / ".lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from serving import serving
 
 from app import head_folder
 from app.head_file import HeadError
-from app.head_folder import _seal, list_heads, read_head
+from app.head_folder import _seal, list_heads, read_head, remove_head
 from app.heads import Heads
 from app.metrics import Metrics
 from app.runtime.artifact import load_manifest
@@ -178,6 +179,37 @@ def test_none_is_written_that_would_not_be_read(tmp_path: Path) -> None:
     with pytest.raises(HeadError, match=r"head\.json would be larger than 8388608 bytes"):
         publish(tmp_path, large)
     assert not list(tmp_path.iterdir())
+
+
+def test_heads_fitted_at_once_under_one_name_leave_one_of_them_whole(tmp_path: Path) -> None:
+    def fit(first: int) -> None:
+        for turn in range(25):
+            publish(tmp_path, strength=first + turn)
+            read_head(tmp_path / "pets")
+
+    with ThreadPoolExecutor(3) as threads:
+        for done in [threads.submit(fit, 100 * number) for number in range(3)]:
+            done.result()
+    assert len(list((tmp_path / "pets").glob("*.safetensors"))) == 1
+
+
+@pytest.mark.parametrize("name", ["../other", "..", ".", "", "sub/pets", ".hidden", "/etc"])
+def test_nothing_but_a_head_is_removed(tmp_path: Path, name: str) -> None:
+    outside = publish(tmp_path, described("other"))
+    (tmp_path / "heads" / "sub").mkdir(parents=True)
+    publish(tmp_path / "heads" / "sub")
+    with pytest.raises(HeadError, match="is no name of a head"):
+        remove_head(tmp_path / "heads", name)
+    assert (outside / "head.json").exists()
+
+
+def test_of_a_link_only_the_link_is_removed(tmp_path: Path) -> None:
+    folder = publish(tmp_path / "elsewhere")
+    (tmp_path / "heads").mkdir()
+    (tmp_path / "heads" / "pets").symlink_to(folder)
+    remove_head(tmp_path / "heads", "pets")
+    assert not list((tmp_path / "heads").iterdir())
+    assert read_head(folder).file.name == "pets"
 
 
 def heads_of(model_dir: Path, heads_dir: Path) -> Heads:

@@ -48,6 +48,24 @@ async def test_either_key_is_good_for_work(toy_model_dir: Path, key: str) -> Non
             assert answer.status_code == 200
 
 
+OPEN = {"/livez", "/readyz", "/health", "/ping", "/metrics", "/info"}
+ADMIN_ONLY = ("/admin/", "/heads/")
+
+
+async def test_every_route_that_is_documented_asks_for_its_key(toy_model_dir: Path) -> None:
+    """And the pages, which are not, only show what anybody may have."""
+    async with serving(toy_model_dir, **KEYS) as http:
+        paths = (await http.get("/openapi.json")).json()["paths"]
+        refused = set()
+        for path, operations in paths.items():
+            for method in operations:
+                without = await http.request(method, path)
+                refused |= {path} if without.status_code == 401 else set()
+                with_api_key = await http.request(method, path, headers=bearing("för-arbete"))
+                assert (with_api_key.status_code == 401) == path.startswith(ADMIN_ONLY), path
+        assert set(paths) - refused == OPEN
+
+
 async def test_probes_need_no_key(toy_model_dir: Path) -> None:
     async with serving(toy_model_dir, **KEYS) as http:
         for path in ("/livez", "/readyz", "/metrics"):

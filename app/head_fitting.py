@@ -14,7 +14,7 @@ from app.bulk import Embed, answer_all
 from app.engine import Engine
 from app.files import Row
 from app.head_file import FittedOn, HeadError, HeadFile, check_name
-from app.head_folder import publish_head
+from app.head_folder import list_heads, publish_head
 from app.head_report import figures, learning_curve, report
 from app.judging import judged
 from app.labelled_rows import Examples
@@ -59,14 +59,21 @@ class _Embedded:
 
 
 def check_new_name(name: str, settings: Settings) -> None:
-    """Raise HeadError if no head may be called so."""
+    """Raise HeadError if no head may be called so, or another model has one of that name."""
     try:
         TypeAdapter(TaskName).validate_python(name)
     except ValidationError:
         raise HeadError(
             f"{name!r} is no name for a head: use a-z, 0-9 and _, at most 64, and no _ at first"
         ) from None
-    check_name(name, load_manifest(settings.model_dir))
+    manifest = load_manifest(settings.model_dir)
+    check_name(name, manifest)
+    there = list_heads(settings.heads_dir, only=name).get(name)
+    if isinstance(there, HeadFile) and there.fitted_on.model != manifest.name:
+        raise HeadError(
+            f"there is a head {name!r} already, fitted on {there.fitted_on.model}, and this is "
+            f"{manifest.name}; choose another name, or remove it first"
+        )
 
 
 def fit_head(name: str, examples: Examples, wishes: Wishes, settings: Settings) -> FittedHere:

@@ -61,10 +61,13 @@ def read_head(folder: Path) -> FittedHead:
     raise HeadError(f"{folder} changes faster than it can be read")
 
 
-def list_heads(heads_dir: Path) -> dict[str, HeadFile | HeadError]:
-    """By name what each says of itself, or why it cannot be read; nothing where there is no folder."""
+def list_heads(heads_dir: Path, *, only: str = "[!.]*") -> dict[str, HeadFile | HeadError]:
+    """By name what each says of itself, or why it cannot be read; nothing where there is no folder.
+
+    `only` is a pattern of names.
+    """
     found: dict[str, HeadFile | HeadError] = {}
-    for path in sorted(heads_dir.glob(f"[!.]*/{HEAD_FILE}")):
+    for path in sorted(heads_dir.glob(f"{only}/{HEAD_FILE}")):
         name = tellable(path.parent.name)
         try:
             found[name] = read_head(heads_dir / name).file

@@ -16,10 +16,12 @@ from serving import serving
 
 from app import head_folder
 from app.head_file import HeadError
+from app.head_fitting import check_new_name
 from app.head_folder import _seal, list_heads, read_head, remove_head
 from app.heads import Heads
 from app.metrics import Metrics
 from app.runtime.artifact import load_manifest
+from app.settings import Settings
 
 BIAS = {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}
 
@@ -107,6 +109,18 @@ def test_what_cannot_be_used_is_refused_in_few_words_and_the_others_are_used(
     assert list(heads.fitted) == ["whole"]
     assert reason in str(heads.refused["pets"])
     assert len(str(heads.refused["pets"])) < 400 + len(str(tmp_path))
+
+
+def test_a_head_of_another_model_is_not_replaced(toy_model_dir: Path, tmp_path: Path) -> None:
+    settings = Settings(model_dir=toy_model_dir, heads_dir=tmp_path)
+    publish(tmp_path)
+    check_new_name("pets", settings)  # of the same model: it is fitted again
+    whole = described()
+    on_other = whole.fitted_on.model_copy(update={"model": "other"})
+    publish(tmp_path, whole.model_copy(update={"fitted_on": on_other}))
+    with pytest.raises(HeadError, match="already, fitted on other, and this is toy"):
+        check_new_name("pets", settings)
+    check_new_name("dogs", settings)
 
 
 async def test_a_name_that_is_no_utf_8_can_be_told(toy_model_dir: Path, tmp_path: Path) -> None:

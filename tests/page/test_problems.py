@@ -105,9 +105,9 @@ def test_a_server_that_asks_for_a_key_gets_it_from_this_tab_alone(browser: Brows
 
 
 def test_a_busy_server_says_when_to_come_back(browser: Browser) -> None:
-    """Nothing may wait here: what comes while the large request runs is refused."""
+    """Nothing may wait here: what comes behind the large request, as bulk as it, is refused."""
     with (
-        served(max_wait_s=1e-6) as service,
+        served(bulk_texts=2, bulk_max_wait_s=1e-6) as service,
         opened(browser, f"{service.url}/", prepare=lambda page: page.clock.install()) as page,
     ):
         settled(page)
@@ -148,7 +148,7 @@ def test_a_server_that_leaves_and_is_gone_is_said_to(browser: Browser) -> None:
 @contextmanager
 def much_to_do(service: Service) -> Iterator["Future[httpx.Response]"]:
     """A large request that has begun to run, and is waited for at the end."""
-    words = "words that are there to keep it busy for longer than a slow browser takes to ask " * 4
+    words = "words that are there to keep it busy for longer than a slow browser takes to ask " * 2
     texts = [f"{number} {words}" for number in range(1_500)]
     with ThreadPoolExecutor() as callers:
         asked = {"texts": texts}

@@ -116,6 +116,9 @@ function labels(written) {
     return [label.trim(), description.trim()];
   });
   if (pairs.length === 0) throw new Slip("There is no label. Write one per line.");
-  if (pairs.every(([, description]) => !description)) return pairs.map(([label]) => label);
+  const names = pairs.map(([label]) => label);
+  if (pairs.every(([, description]) => !description)) return names;
+  const twice = names.find((name, index) => names.indexOf(name) !== index);
+  if (twice !== undefined) throw new Slip(`“${twice}” is described twice.`); // one would be lost
   return Object.fromEntries(pairs.map(([label, description]) => [label, description || label]));
 }

@@ -57,7 +57,7 @@ export async function learnWhatIsServed(onChange) {
  * @param {() => void} onChange
  */
 function show(info, onChange) {
-  models = info.models;
+  models = info.models.map(withFittedHeads);
   chosen = 0;
   const rest = element("span");
   const changed = () => {
@@ -69,6 +69,16 @@ function show(info, onChange) {
   };
   find("facts", HTMLElement).replaceChildren(name(changed), " ", rest);
   changed();
+}
+
+/**
+ * A head that was fitted on a model is asked like the model's own.
+ *
+ * @param {Model & {fitted_heads: Record<string, Task>}} told
+ * @returns {Model}
+ */
+function withFittedHeads(told) {
+  return { ...told, tasks: { ...told.tasks, ...told.fitted_heads } };
 }
 
 /** @param {Model} of */

@@ -7,9 +7,14 @@ import sys
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
-from browsing import ROOT, Service, opened
+from browsing import ROOT, Service, opened, served, settled
 from playwright.sync_api import Browser, Page, Request, expect
+
+from app.head_file import HeadFile
+from app.head_folder import publish_head
+from app.runtime.artifact import load_manifest
 
 CLIENTS = ROOT / ".clients" / "bin" / "python"
 SENTENCES = [
@@ -57,6 +62,39 @@ def test_labels_and_numbers_are_those_of_the_api(page: Page, service: Service) -
     for index, result in enumerate(results):
         numbers = rows.nth(index).locator(".number").all_inner_texts()
         assert numbers == [f"{100 * score['score']:.1f} %" for score in result["scores"]]
+
+
+def test_a_fitted_head_is_offered_as_a_task(browser: Browser, tmp_path: Path) -> None:
+    manifest = load_manifest(ROOT / "models" / "lightmbert-mini")
+    on = {"model": manifest.name, "revision": manifest.revision, "dimension": 384}
+    shares = {"accuracy": 1, "accuracy_low": 1, "accuracy_high": 1, "macro_f1": 1}
+    head = HeadFile.model_validate(
+        {
+            "name": "tickets",
+            "fitted_on": on,
+            "task": {"labels": ["delivery", "payment"]},
+            "weights": {"file": "head.safetensors", "sha256": "0" * 64},
+            "expected": {"rows": 12, **shares, "calibration_error": 0},
+            "created": "2026-11-21",
+            "data_sha256": "0" * 64,
+        }
+    )
+    nothing = np.zeros((2, 384), dtype=np.float32)
+    publish_head(tmp_path, head, weight=nothing, bias=np.array([1, 0], np.float32))
+    with served(heads_dir=tmp_path) as own, opened(browser, f"{own.url}/") as page:
+        settled(page)
+        page.get_by_label("Task").select_option("tickets")
+        expect(page.locator("#task-hint")).to_contain_text("delivery, payment")
+        fill(page, SENTENCES[0])
+        run(page, "Classify")
+        assert best_labels(page) == ["delivery"]
+
+
+def test_a_label_described_twice_is_not_sent(page: Page) -> None:
+    page.get_by_role("tab", name="Your own labels").click()
+    page.get_by_label("Labels, one per line").fill("sport: games\nsport: matches\nmoney")
+    page.get_by_role("tabpanel").get_by_role("button", name="Classify").click()
+    expect(page.get_by_role("tabpanel").get_by_role("alert")).to_contain_text("described twice")
 
 
 def test_a_bar_is_as_long_as_its_number_says(page: Page) -> None:

@@ -14,8 +14,8 @@ from app.versions import versions
 @dataclass(frozen=True)
 class Setting:
     variable: str
-    value: str
-    """As it is used; stars for a secret."""
+    value: str | float | bool | None
+    """As it is used; stars for a secret, a colon between several folders."""
     set: bool
     """Whether the environment says so; otherwise it is the default for this machine."""
 
@@ -52,5 +52,7 @@ def _variables() -> list[tuple[str, str]]:
     return [(name, PREFIX + (field.alias or name).upper()) for name, field in fields]
 
 
-def _shown(value: object) -> str:
+def _shown(value: object) -> str | float | bool | None:
+    if value is None or isinstance(value, str | float | int):
+        return value
     return os.pathsep.join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -9,6 +9,7 @@ import typer
 
 from app.commands.group import CommandError, examples
 from app.commands.options import Device, Json, ModelDir, print_json, settings_from
+from app.errors import LightMBERTError
 
 if TYPE_CHECKING:
     from app.closed_loop import Cell, Load
@@ -79,7 +80,7 @@ def bench(
         }
         print_json(about | measured.what | {"cells": [asdict(each) for each in cells]})
     if any(cell.requests_per_s == 0 for cell in cells):
-        raise CommandError("some requests were never answered; see the column failed")
+        raise LightMBERTError("some requests were never answered; see the column failed")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ NOBODY_READS = 141
 
 
 class CommandError(LightMBERTError):
-    """A command cannot be run as it was called."""
+    """A command cannot be run as it was called, or not with the variables that are set."""
 
     code = "bad_command"
 
@@ -55,7 +55,7 @@ class Group(TyperGroup):
         except OSError as error:
             _abandon_stdout()
             where = f"{error.filename}: " if error.filename else ""
-            raise CommandError(f"{where}{error.strerror or error}") from error
+            raise LightMBERTError(f"{where}{error.strerror or error}") from error
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:  # noqa: ANN401 - as in the parent
         extra["standalone_mode"] = False
@@ -65,7 +65,7 @@ class Group(TyperGroup):
                 _tell("interrupted")
         except LightMBERTError as error:
             _tell(str(error))
-            status = 1
+            status = 2 if isinstance(error, CommandError) else 1
         except TyperException as error:
             said = error.format_message().replace("Value error, ", "")  # typer asks pydantic
             _tell(f"{said}{_see_help(error)}")

@@ -6,8 +6,9 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from app.commands.group import CommandError, examples
+from app.commands.group import examples
 from app.commands.options import settings_from
+from app.errors import LightMBERTError
 
 SERVE_EXAMPLES = (
     examples(
@@ -50,7 +51,7 @@ def serve(ctx: typer.Context) -> None:
     try:
         listening = listen(settings.host, settings.port)
     except OSError as error:
-        raise CommandError(
+        raise LightMBERTError(
             f"cannot listen on {settings.host} port {settings.port}: {error.strerror}"
         ) from None
     url = _url(settings.host, listening.getsockname()[1])

@@ -13,6 +13,7 @@ import typer
 from app.commands.group import CommandError, examples
 from app.commands.options import Device, ModelDir, print_json, row_files, settings_from
 from app.commands.rows import Column, Truncate
+from app.errors import LightMBERTError
 
 if TYPE_CHECKING:
     from app.engine import Engine
@@ -112,7 +113,7 @@ def _print_nearest(search: _Search, query: str, queries: Path | None) -> None:
         for row, vector in _vectors(search, engine, asked):
             shelf.add([row], vector[None])
         if not len(shelf):
-            raise CommandError("there is no query with an embedding")
+            raise LightMBERTError("there is no query with an embedding")
         reader = Reader(search.files, column=search.column)
         for matches in nearest(shelf, _vectors(search, engine, reader), top_k=search.top_k):
             near = [match for match in matches if match.score >= search.threshold]

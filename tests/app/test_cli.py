@@ -206,7 +206,8 @@ def test_info_tells_versions_and_settings_and_no_secret(monkeypatch: pytest.Monk
     told = as_json("info")
     assert {"onnxruntime", "tokenizers"} <= set(told["versions"])
     settings = {each["variable"]: (each["value"], each["set"]) for each in told["settings"]}
-    assert settings["LIGHTMBERT_PORT"] == ("7001", True)
+    assert settings["LIGHTMBERT_PORT"] == (7001, True)
+    assert settings["LIGHTMBERT_DEFAULT_TASK"] == (None, False)
     assert settings["LIGHTMBERT_MODEL_DIR"] == (str(EMBEDDED_STUDENT), False)
     assert settings["LIGHTMBERT_HOST"] == ("127.0.0.1", False)
     assert settings["LIGHTMBERT_API_KEY"] == ("**********", True)
@@ -292,7 +293,7 @@ def test_wrong_settings_are_told_in_one_line(
 ) -> None:
     monkeypatch.setenv(name, value)
     result = lightmbert("serve")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert re.fullmatch(f"lightmbert: {message}", only_line(result.stderr))
 
 

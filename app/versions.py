@@ -1,6 +1,7 @@
 """The versions of this project and of what decides its numbers."""
 
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
 
 from app.runtime.providers import onnxruntime_version
@@ -8,6 +9,7 @@ from app.runtime.providers import onnxruntime_version
 _PACKAGES = ("lightmbert", "fastapi", "numpy", "tokenizers")
 
 
+@cache  # they are read from disk, which takes milliseconds, and whoever asks for /info needs no key
 def versions() -> dict[str, str]:
     """Of those packages that are installed; onnxruntime also comes as onnxruntime-gpu."""
     found = {"onnxruntime": onnxruntime_version()}
@@ -17,6 +19,7 @@ def versions() -> dict[str, str]:
     return found
 
 
+@cache
 def own_version() -> str:
     try:
         return metadata.version("lightmbert")

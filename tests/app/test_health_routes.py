@@ -8,6 +8,7 @@ import pytest
 from serving import Client, gated, serving
 from toy_student import sha256, write_graph, write_model_dir
 
+from app import versions
 from app.api.tei_info import TEIFacts
 from app.engine import Engine
 from app.errors import ModelError, error_types
@@ -258,3 +259,12 @@ async def test_health_is_readiness_in_other_servers_words(toy_model_dir: Path, p
             "error": "the service is shutting down",
             "error_type": "Unhealthy",
         }
+
+
+async def test_versions_are_read_from_disk_once(
+    toy_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(toy_model_dir) as http:
+        before = (await http.get("/info")).json()["versions"]
+        monkeypatch.setattr(versions.metadata, "version", None)  # not to be called again
+        assert (await http.get("/info")).json()["versions"] == before

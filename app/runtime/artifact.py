@@ -191,6 +191,8 @@ def load_manifest(folder: Path) -> Manifest:
         ManifestError: the folder or its manifest is missing, unreadable or malformed.
     """
     path = folder / MANIFEST_FILE
+    if path.exists() and not path.is_file():
+        raise ManifestError(f"{path} is no regular file")  # a pipe would be waited for
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:

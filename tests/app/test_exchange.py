@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import shutil
 import threading
 import weakref
@@ -233,6 +234,16 @@ async def test_a_student_beyond_repair_is_loaded_anew(root: Path) -> None:
         http.service.students.named("turned").engine.session.gate.release(100)
         assert (await http.embed("hund", model="turned")).status_code == 200
         assert (await http.get("/readyz")).json() == {"state": "ready"}
+
+
+async def test_a_pipe_in_place_of_a_manifest_is_not_waited_for(tmp_path: Path) -> None:
+    write_model_dir(tmp_path / "toy-1")
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "manifest.json")
+    async with administered(tmp_path) as (_, admin):
+        answer = await admin.load("pipe")
+        assert answer.status_code == 422
+        assert "is no regular file" in answer.json()["error"]["message"]
 
 
 async def test_a_drain_does_not_wait_for_a_load_to_tell_its_caller(root: Path) -> None:

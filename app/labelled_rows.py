@@ -132,14 +132,27 @@ def _check(found: Examples) -> None:
     fewest = 1 if found.multi else 2
     if len(counts) < fewest:
         told = ", ".join(map(repr, counts)) or "none"
-        raise FileError(f"there are too few labels to tell apart: {told}; at least {fewest}")
+        raise FileError(
+            f"there are too few labels to tell apart: {told}; at least {fewest}{_left_out(found)}"
+        )
     for label, count in counts.items():
         if count < MIN_EXAMPLES:
             raise FileError(
                 f"label {label!r} has {count} examples; each needs {MIN_EXAMPLES} at least"
+                f"{_left_out(found)}"
             )
         if found.multi and len(found.texts) - count < MIN_EXAMPLES:
             raise FileError(
                 f"label {label!r} is missing from {len(found.texts) - count} texts; it must be from "
                 f"{MIN_EXAMPLES} at least, to be told from them"
             )
+
+
+def _left_out(found: Examples) -> str:
+    """Which rows a user might count who sees that there are too few."""
+    kinds = {
+        "repeat another": found.repeated,
+        "give one text different labels": len(found.contradictions),
+    }
+    told = " and ".join(f"{count} that {kind}" for kind, count in kinds.items() if count)
+    return f". Left out are rows: {told}" if told else ""

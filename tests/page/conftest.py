@@ -11,9 +11,9 @@ expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="session")
-def service() -> Iterator[Service]:
-    """A service as it comes."""
-    with served() as running:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service as it comes, without the heads that this machine's user may have fitted."""
+    with served(heads_dir=tmp_path_factory.mktemp("heads")) as running:
         yield running
 
 

@@ -130,6 +130,16 @@ def test_a_text_runs_in_its_own_direction(page: Page) -> None:
     assert directions == ["rtl", "ltr"]
 
 
+def test_a_long_text_leaves_room_for_the_next(page: Page) -> None:
+    page.get_by_label("One text per line").fill("W" * 3_000)
+    page.get_by_label("Use only the beginning").check()
+    run(page, "Labels", "Classify")
+    text = page.locator(".classified .text")
+    assert text.evaluate("text => text.scrollHeight > 2 * text.clientHeight")
+    page.keyboard.press("Tab")
+    assert text.evaluate("text => text === document.activeElement"), "no key scrolls it"
+
+
 def test_nothing_moves_by_itself(page: Page) -> None:
     moving = """[...document.querySelectorAll("*")].filter(node => {
         const style = getComputedStyle(node);

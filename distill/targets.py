@@ -9,9 +9,11 @@ Embeddings are kept as float16, and are given as float16 gives them also when th
 computed, so that a run goes on from a checkpoint as if it had not been stopped.
 """
 
+import fcntl
 import hashlib
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from distill.teacher import tokenizer_file
 
 TARGETS_FILE = "targets.sqlite"
 """Not the pickles of common cache libraries: bytes of numbers, which can do no harm."""
+LOCK_FILE = "targets.lock"
 ASKED_AT_ONCE = 500
 """Keys in one query; sqlite takes 999 in its oldest builds."""
 WAIT_S = 60.0
@@ -38,6 +41,14 @@ class TargetsError(LightMBERTError):
     """Kept targets cannot be read or written."""
 
     code = "bad_targets"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Open one after another: sqlite waits for writers, but not for who changes the journal's mode."""
+    with (folder / LOCK_FILE).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class Targets:
@@ -53,13 +64,14 @@ class Targets:
         self._teacher_hash = teacher_hash
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(self._path, timeout=WAIT_S, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS pooled (key BLOB PRIMARY KEY, vector BLOB NOT NULL)"
-                " WITHOUT ROWID"
-            )
+            with _alone(folder):
+                self._database = sqlite3.connect(self._path, timeout=WAIT_S, isolation_level=None)
+                self._database.execute("PRAGMA journal_mode=WAL")
+                self._database.execute("PRAGMA synchronous=NORMAL")
+                self._database.execute(
+                    "CREATE TABLE IF NOT EXISTS pooled (key BLOB PRIMARY KEY, vector BLOB NOT NULL)"
+                    " WITHOUT ROWID"
+                )
         except (OSError, sqlite3.Error) as error:
             raise TargetsError(f"{self._path} cannot be opened: {error}") from error
 

@@ -1,4 +1,6 @@
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -138,3 +140,17 @@ def test_a_cache_that_is_none_is_named(world: World, tmp_path: Path, teacher: Co
     (tmp_path / TARGETS_FILE).write_bytes(b"no database, though long enough to be taken for one")
     with pytest.raises(TargetsError, match=rf"{TARGETS_FILE} cannot be opened: .*not a database"):
         opened(tmp_path, world, teacher)
+
+
+def test_processes_that_start_together_open_one_cache(tmp_path: Path) -> None:
+    """Each in a thread here: file locks of sqlite and of ours are held by what was opened."""
+    together = threading.Barrier(8)
+
+    def opened(folder: Path) -> int:
+        together.wait(timeout=10)
+        return len(Targets(folder, b"teacher"))
+
+    with ThreadPoolExecutor(8) as processes:
+        for number in range(20):
+            folders = [tmp_path / str(number)] * 8
+            assert list(processes.map(opened, folders)) == [0] * 8

@@ -227,7 +227,7 @@ def test_an_embedding_wider_than_what_the_graph_gives_is_refused(tmp_path: Path)
 
 def test_a_manifest_that_is_no_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").mkdir()
-    with pytest.raises(ManifestError, match=r"manifest\.json cannot be read: Is a directory"):
+    with pytest.raises(ManifestError, match=r"manifest\.json is no regular file"):
         load_manifest(tmp_path)
 
 

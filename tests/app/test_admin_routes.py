@@ -19,36 +19,36 @@ BEARING = {"authorization": f"Bearer {ADMIN_KEY}"}
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root, a model folder in it, and others that lie outside. Nobody may write to it."""
     place = tmp_path_factory.mktemp("place")
-    write_turned(place / "root" / "turned")
+    write_turned(place / "models" / "turned")
     outside = write_turned(place / "outside", name="outside")
-    write_turned(place / "root-2" / "turned", name="outside")
-    (place / "root" / "link").symlink_to(outside)
-    (place / "root" / "near").symlink_to(place / "root" / "turned")
-    (place / "root" / "round").symlink_to(place / "root" / "round")
-    (place / "root" / "borrowed").mkdir()
-    (place / "root" / "borrowed" / "manifest.json").symlink_to(outside / "manifest.json")
+    write_turned(place / "models-2" / "turned", name="outside")
+    (place / "models" / "link").symlink_to(outside)
+    (place / "models" / "near").symlink_to(place / "models" / "turned")
+    (place / "models" / "round").symlink_to(place / "models" / "round")
+    (place / "models" / "borrowed").mkdir()
+    (place / "models" / "borrowed" / "manifest.json").symlink_to(outside / "manifest.json")
     return place
 
 
 @pytest.mark.parametrize("folder", ["turned", "near", "./turned", "turned/"])
 def test_folders_under_the_root_are_found(place: Path, folder: str) -> None:
-    assert inside(place / "root", folder) == (place / "root" / "turned").resolve()
+    assert inside(place / "models", folder) == (place / "models" / "turned").resolve()
 
 
 @pytest.mark.parametrize(
     "folder",
     [
         *("../outside", "..", ".", "", "/", "turned/../../outside", "turned/../turned"),
-        *("../root-2/turned", "link", "link/../turned", "round", "borrowed", "a\0b"),
-        *("{place}/outside", "{place}/root/turned", "~", "../root/turned"),
+        *("../models-2/turned", "link", "link/../turned", "round", "borrowed", "a\0b"),
+        *("{place}/outside", "{place}/models/turned", "~", "../models/turned"),
     ],
 )
 async def test_no_path_leads_out_of_the_root(toy_model_dir: Path, place: Path, folder: str) -> None:
     folder = folder.format(place=place)
     if folder != "~":  # which is a name like any other
         with pytest.raises(InputError, match="does not lie under LIGHTMBERT_MODELS_ROOT"):
-            inside(place / "root", folder)
-    async with serving(toy_model_dir, models_root=place / "root", admin_key=ADMIN_KEY) as http:
+            inside(place / "models", folder)
+    async with serving(toy_model_dir, models_root=place / "models", admin_key=ADMIN_KEY) as http:
         answer = await Admin(http).load(folder)
         assert answer.status_code == 422
         assert [each.name for each in http.service.students] == ["toy"]
@@ -89,8 +89,8 @@ async def test_a_wrong_body_is_refused(toy_model_dir: Path, body: bytes) -> None
 
 
 def test_one_of_several_workers_refuses_and_says_what_to_do(tmp_path: Path) -> None:
-    folder = write_model_dir(tmp_path / "root" / "toy")
-    variables = {"ADMIN_KEY": ADMIN_KEY, "MODELS_ROOT": str(tmp_path / "root")}
+    folder = write_model_dir(tmp_path / "models" / "toy")
+    variables = {"ADMIN_KEY": ADMIN_KEY, "MODELS_ROOT": str(tmp_path / "models")}
     with running(folder, tmp_path, **variables) as service:
         wait_until(lambda: service.all_ready)
         url = f"{service.url}/admin/models"

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api import admin, contracts, errors, heads, health, page
+from app.api import admin, contracts, document, errors, heads, health, page
 from app.api.watch import Watch
 from app.engine import Engine
 from app.errors import error_types
@@ -33,8 +33,10 @@ def create_app(settings: Settings, *, load_engine: LoadEngine = Engine.load) -> 
     )
     app.state.service = service
     app.state.dialects = contracts.DIALECTS
-    for router in (*contracts.ROUTERS, heads.router, admin.router, health.router, page.router):
+    routers = (*contracts.ROUTERS, heads.router, admin.router, health.router, page.router)
+    for router in routers:
         app.include_router(router)
+    document.install(app, routers)
     app.add_middleware(Watch, service=service, handlers=contracts.HANDLERS)
     if settings.cors_origins:
         app.add_middleware(

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.bodies import Body
 from app.api.keys import require_admin
 from app.api.openapi import documented_error
 from app.api.requests import body_of
@@ -14,9 +15,7 @@ from app.students import Served
 router = APIRouter(prefix="/admin/models", tags=["admin"])
 
 
-class LoadRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
-
+class LoadRequest(Body):
     folder: Annotated[str, Field(min_length=1, max_length=1_024)]
     """A model folder, by its path from `LIGHTMBERT_MODELS_ROOT`."""
 

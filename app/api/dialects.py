@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict
 
+from app.api.bodies import Described
 from app.errors import TRUNCATION_CURE
 
 
@@ -60,7 +60,7 @@ class Dialect:
         return replace(told, message=message, param=param)
 
 
-class ErrorDetail(BaseModel):
+class ErrorDetail(Described):
     code: str
     """Stable, for programs."""
     message: str
@@ -69,10 +69,8 @@ class ErrorDetail(BaseModel):
     """The field at fault, such as `texts[3]`, where there is one."""
 
 
-class ErrorBody(BaseModel):
+class ErrorBody(Described):
     """Every answer that is not a 200."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     error: ErrorDetail
 

@@ -20,11 +20,12 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from app.api.bodies import TEXT, Body, Described, several
 from app.api.dialects import Dialect, Told
 from app.api.native import TextsOrPairs
 from app.api.openapi import MODEL_IN_QUERY, TASK_IN_QUERY, documented
-from app.api.requests import admitted, checked, loaded, parsed, raw_body
-from app.api.tei import TEI, Answered, Asked, Operation, answered
+from app.api.requests import admitted, checked, loaded, raw_body
+from app.api.tei import TEI, Answered, Asked, Operation, answered, respond
 from app.api.tei_embed import (
     EMBED_EXAMPLE,
     SIMILARITY,
@@ -53,25 +54,21 @@ _OUTPUTS: dict[str | None, Output] = {
 }
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-class ClassifyParameters(_Body):
+class ClassifyParameters(Body):
     top_k: PositiveInt | None = None
     """How many labels to give at most, the best first."""
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
     """In place of the head's own; none gives logits."""
 
 
-class HubClassifyRequest(_Body):
+class HubClassifyRequest(Body):
     inputs: TextsOrPairs
     """One text, or several; a pair is a list of two strings inside the list."""
     parameters: ClassifyParameters
     """May be empty, and must be there: it tells this task from embedding."""
 
 
-class ZeroShotParameters(_Body):
+class ZeroShotParameters(Body):
     candidate_labels: Annotated[list[str], FailFast()]
     hypothesis_template: str | None = None
     """With {} where a label goes."""
@@ -79,15 +76,14 @@ class ZeroShotParameters(_Body):
     """Whether several labels may fit one text."""
 
 
-_TEXT = {"type": "string", "minLength": 1}
 OneOrSeveral = Annotated[
     Annotated[str, Tag("(text)")] | Annotated[list[str], Field(fail_fast=True), Tag("(several)")],
     Discriminator(lambda inputs: "(several)" if isinstance(inputs, list) else "(text)"),
-    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]}),
+    WithJsonSchema({"anyOf": [TEXT, several(TEXT)]}),
 ]
 
 
-class HubZeroShotRequest(_Body):
+class HubZeroShotRequest(Body):
     inputs: OneOrSeveral
     """One text, or several."""
     parameters: ZeroShotParameters
@@ -97,14 +93,14 @@ class HubClassifyResponse(RootModel[list[Prediction] | list[list[Prediction]]]):
     model_config = ConfigDict(json_schema_extra={"example": [[{"label": "sports", "score": 0.9}]]})
 
 
-class VertexRequest(_Body):
+class VertexRequest(Body):
     instances: Annotated[list[dict[str, Any]], FailFast()]
     """Each what POST / takes."""
     parameters: Annotated[dict[str, Any], Field(max_length=0)] | None = None
     """Vertex AI may send it; it must be empty, for each instance has its own."""
 
 
-class VertexResponse(BaseModel):
+class VertexResponse(Described):
     model_config = ConfigDict(json_schema_extra={"example": {"predictions": [[[0.12, -0.55]]]}})
 
     predictions: list[Any]
@@ -252,9 +248,7 @@ async def root(request: Request) -> Response:
 )
 async def vertex_route(request: Request) -> Response:
     """Several bodies of POST / at once, as Vertex AI sends them."""
-    terms = admitted(request)
-    body = parsed(await raw_body(request), VertexRequest)
-    return await answered(request, body, vertex, terms=terms)
+    return await respond(request, VertexRequest, vertex)
 
 
 HANDLERS = {"/": root, "/invocations": root, "/vertex": vertex_route}

@@ -21,6 +21,7 @@ from pydantic import (
 
 from app.admission import Terms
 from app.api.answers import EncodingFormat, answer, embedding_list, usage_headers
+from app.api.bodies import Body, Described
 from app.api.dialects import Dialect, Told
 from app.api.keys import require_key
 from app.api.openai import (
@@ -41,24 +42,24 @@ NOT_SPECIFIED = "default/not-specified"
 """What its clients call whichever model there is."""
 
 
-class InfinityErrorDetail(BaseModel):
+class InfinityErrorDetail(Described):
     message: str
     type: str | None
     param: str | None
     code: int
 
 
-class InfinityError(BaseModel):
+class InfinityError(Described):
     error: InfinityErrorDetail
 
 
-class InfinityProblem(BaseModel):
+class InfinityProblem(Described):
     type: str
     loc: list[str | int]
     msg: str
 
 
-class InfinityProblems(BaseModel):
+class InfinityProblems(Described):
     detail: list[InfinityProblem] | str
 
 
@@ -84,9 +85,7 @@ INFINITY = Dialect(_tell, InfinityError | InfinityProblems, truncates=False).nam
 router = APIRouter(tags=["infinity"])
 
 
-class _InfinityRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
-
+class _InfinityRequest(Body):
     model: str = NOT_SPECIFIED
     """A name out of GET /models."""
 
@@ -134,7 +133,7 @@ _CLASSIFY_ANSWER: dict[str, Any] = {
 }
 
 
-class InfinityClassifyResponse(BaseModel):
+class InfinityClassifyResponse(Described):
     model_config = ConfigDict(json_schema_extra={"example": _CLASSIFY_ANSWER})
 
     object: Literal["classify"]

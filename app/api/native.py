@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from fastapi import Request, Response
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -19,6 +18,7 @@ from typing_extensions import TypeAliasType
 
 from app.admission import Terms
 from app.api.answers import Encoding, answer, classify_json, embed_json
+from app.api.bodies import TEXT, Body, Described, as_list, several
 from app.api.requests import engine_for, parsed, unless_gone
 from app.engine import Engine
 from app.errors import InputError
@@ -27,33 +27,29 @@ from app.results import Classified
 from app.zero_shot import MAX_LABELS, MAX_NAME_CHARACTERS, MAX_TEMPLATE_CHARACTERS, TEMPLATE
 
 
-def _as_list(texts: object) -> object:
-    return [texts] if isinstance(texts, str) else texts
-
-
 def _one_or_many(*kinds: dict[str, Any]) -> WithJsonSchema:
-    many = {"type": "array", "items": {"anyOf": list(kinds)}, "minItems": 1}
-    return WithJsonSchema({"anyOf": [_TEXT, many], "description": "One text, or several."})
+    return WithJsonSchema(
+        {"anyOf": [TEXT, several(*kinds)], "description": "One text, or several."}
+    )
 
 
-_TEXT = {"type": "string", "minLength": 1}
-_PAIR = {"type": "array", "items": _TEXT, "minItems": 2, "maxItems": 2}
+_PAIR = {"type": "array", "items": TEXT, "minItems": 2, "maxItems": 2}
 
 # Fail fast: millions of errors in one body would cost gigabytes, and only the first is told.
-Texts = Annotated[list[str], FailFast(), BeforeValidator(_as_list), _one_or_many(_TEXT)]
+Texts = Annotated[list[str], FailFast(), BeforeValidator(as_list), _one_or_many(TEXT)]
 TextOrPair = Annotated[
     Annotated[str, Tag("(text)")] | Annotated[tuple[str, str], Field(strict=False), Tag("(pair)")],
     Discriminator(lambda text: "(pair)" if isinstance(text, list) else "(text)"),
 ]
 TextsOrPairs = Annotated[
-    list[TextOrPair], FailFast(), BeforeValidator(_as_list), _one_or_many(_TEXT, _PAIR)
+    list[TextOrPair], FailFast(), BeforeValidator(as_list), _one_or_many(TEXT, _PAIR)
 ]
-_NAME = {**_TEXT, "maxLength": MAX_NAME_CHARACTERS}
+_NAME = {**TEXT, "maxLength": MAX_NAME_CHARACTERS}
 _NAMES = {"type": "array", "items": _NAME, "minItems": 1, "maxItems": MAX_LABELS}
 _DESCRIBED = {
     "type": "object",
     "propertyNames": {"maxLength": MAX_NAME_CHARACTERS},
-    "additionalProperties": _TEXT,
+    "additionalProperties": TEXT,
     "minProperties": 1,
     "maxProperties": MAX_LABELS,
 }
@@ -66,9 +62,7 @@ Labels = Annotated[
 ]
 
 
-class _NativeRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
-
+class _NativeRequest(Body):
     model: str | None = None
     """The name of a model that is served here (GET /info); the first of them if left out."""
     truncate: bool = False
@@ -130,13 +124,13 @@ CLASSIFY_ANSWER: dict[str, Any] = {
 }
 
 
-class UsageBody(BaseModel):
+class UsageBody(Described):
     texts: int
     tokens: int
     truncated: list[int]
 
 
-class EmbedResponse(BaseModel):
+class EmbedResponse(Described):
     model_config = ConfigDict(json_schema_extra={"example": EMBED_ANSWER})
 
     model: str
@@ -145,12 +139,12 @@ class EmbedResponse(BaseModel):
     usage: UsageBody
 
 
-class LabelScore(BaseModel):
+class LabelScore(Described):
     label: str
     score: float
 
 
-class Classification(BaseModel):
+class Classification(Described):
     label: str | None
     """The best label; null where none reaches the threshold."""
     score: float
@@ -158,7 +152,7 @@ class Classification(BaseModel):
     scores: list[LabelScore]
 
 
-class ClassifyResponse(BaseModel):
+class ClassifyResponse(Described):
     model_config = ConfigDict(json_schema_extra={"example": CLASSIFY_ANSWER})
 
     model: str

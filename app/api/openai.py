@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, PositiveI
 from pydantic_core import PydanticCustomError
 
 from app.api.answers import EncodingFormat, answer, embedding_list
+from app.api.bodies import TEXT, Body, Described, as_list, several
 from app.api.dialects import Dialect, Told
 from app.api.keys import require_key
 from app.api.openapi import WORK, documented, documented_errors
@@ -23,14 +24,14 @@ FOREIGN_TOKENS = (
 )
 
 
-class OpenAIErrorDetail(BaseModel):
+class OpenAIErrorDetail(Described):
     message: str
     type: str
     param: str | None
     code: str | None
 
 
-class OpenAIErrorBody(BaseModel):
+class OpenAIErrorBody(Described):
     error: OpenAIErrorDetail
 
 
@@ -64,18 +65,15 @@ def as_texts(sent: object) -> object:
     """One text or several as a list; token ids are refused for what they are."""
     if isinstance(sent, list) and sent and isinstance(sent[0], int | list):
         raise PydanticCustomError("token_ids", FOREIGN_TOKENS)
-    return [sent] if isinstance(sent, str) else sent
+    return as_list(sent)
 
 
-_TEXT = {"type": "string", "minLength": 1}
-TEXTS_SCHEMA = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]}
+TEXTS_SCHEMA = {"anyOf": [TEXT, several(TEXT)]}
 # Fail fast: millions of errors in one body would cost gigabytes, and only the first is told.
 Texts = Annotated[list[str], FailFast(), BeforeValidator(as_texts), WithJsonSchema(TEXTS_SCHEMA)]
 
 
-class EmbeddingsRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
-
+class EmbeddingsRequest(Body):
     input: Texts
     """One text, or several."""
     model: str | None = None
@@ -97,18 +95,18 @@ EMBEDDINGS_ANSWER: dict[str, Any] = {
 }
 
 
-class EmbeddingObject(BaseModel):
+class EmbeddingObject(Described):
     object: Literal["embedding"]
     index: int
     embedding: list[float] | str
 
 
-class TokenUsage(BaseModel):
+class TokenUsage(Described):
     prompt_tokens: int
     total_tokens: int
 
 
-class EmbeddingsResponse(BaseModel):
+class EmbeddingsResponse(Described):
     model_config = ConfigDict(json_schema_extra={"example": EMBEDDINGS_ANSWER})
 
     object: Literal["list"]

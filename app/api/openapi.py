@@ -1,6 +1,7 @@
 """What OpenAPI says of routes that read and write bytes themselves."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -94,6 +95,10 @@ TASK_IN_QUERY: dict[str, Any] = {
 }
 
 
+LATER = "later"
+"""Where a route holds what makes the rest of its description, see `app.api.document`."""
+
+
 def documented(
     request: type[BaseModel] | Sequence[type[BaseModel]],
     response: Any,  # noqa: ANN401 - a type, or a union of types
@@ -102,7 +107,7 @@ def documented(
     dialects: Sequence[Dialect] = (NATIVE,),
     parameters: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Arguments for the route's decorator: schemas, examples, and every status.
+    """Arguments for the decorator of a route for work: schemas, examples, and every status.
 
     Args:
         request: the body, or the bodies among which the path chooses by their shape.
@@ -111,8 +116,19 @@ def documented(
         dialects: how errors are told.
         parameters: in the query.
     """
-    shown = {name: {"value": value} for name, value in examples.items()}
     bodies = (request,) if isinstance(request, type) else request
+    later = partial(_described_whole, bodies, response, examples, dialects, parameters)
+    return {"response_model": None, "openapi_extra": {LATER: later}}
+
+
+def _described_whole(
+    bodies: Sequence[type[BaseModel]],
+    response: Any,  # noqa: ANN401 - as in `documented`
+    examples: dict[str, Any],
+    dialects: Sequence[Dialect],
+    parameters: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    shown = {name: {"value": value} for name, value in examples.items()}
     schemas = [_self_contained(each) for each in bodies]
     schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
     ok = {"model": response, "description": "Results in the order of the texts."}

@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Request, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel
 from pydantic_core import PydanticCustomError
 
 from app.admission import Terms
 from app.api.answers import answer, usage_headers
+from app.api.bodies import Body, Described
 from app.api.dialects import Dialect, Told
-from app.api.requests import engine_for, unless_gone
+from app.api.requests import admitted, body_of, engine_for, unless_gone
 from app.engine import Engine
 from app.forward import Usage
 from app.runtime.tokenizer import Cut
 
 
-class TEIError(BaseModel):
+class TEIError(Described):
     error: str
     error_type: Literal[
         "Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty", "Unauthorized"
@@ -56,10 +57,8 @@ Direction = Literal["Right", "Left", "right", "left"]
 PromptName = Annotated[str | None, AfterValidator(_none_known)]
 
 
-class Options(BaseModel):
+class Options(Body):
     """What most bodies may say besides."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
     truncate: bool | None = None
     """Texts above the token limit are cut unless this is false; how many were is said in the header
@@ -94,6 +93,12 @@ class Answered:
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
 Operation = Callable[[Engine, BodyT, Asked], Coroutine[Any, Any, Answered]]
+
+
+async def respond(request: Request, model: type[BodyT], operation: Operation[BodyT]) -> Response:
+    """A route that takes one kind of body."""
+    terms = admitted(request)
+    return await answered(request, await body_of(request, model), operation, terms=terms)
 
 
 async def answered(

@@ -4,7 +4,6 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -17,9 +16,9 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from app.api.bodies import IDS, TEXT, Body, several
 from app.api.openapi import MODEL_IN_QUERY, documented
-from app.api.requests import admitted, parsed, raw_body
-from app.api.tei import TEI, Answered, Asked, Options, answered
+from app.api.tei import TEI, Answered, Asked, Options, respond
 from app.engine import Engine
 from app.errors import InputError, NoTextsError, TooManyTextsError
 from app.metrics import EMBED_TASK
@@ -37,9 +36,6 @@ def _as_list(inputs: object) -> object:
     return [inputs] if alone else inputs
 
 
-_TEXT = {"type": "string", "minLength": 1}
-_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
-_MANY = {"type": "array", "items": {"anyOf": [_TEXT, _IDS]}, "minItems": 1}
 # Fail fast: millions of errors in one body would cost gigabytes, and only the first is told.
 TextOrIds = Annotated[
     Annotated[str, Tag("(text)")]
@@ -50,7 +46,7 @@ Inputs = Annotated[
     list[TextOrIds],
     FailFast(),
     BeforeValidator(_as_list),
-    WithJsonSchema({"anyOf": [_TEXT, _IDS, _MANY]}),
+    WithJsonSchema({"anyOf": [TEXT, IDS, several(TEXT, IDS)]}),
 ]
 
 
@@ -100,17 +96,13 @@ async def _texts(engine: Engine, inputs: list[str | list[int]], asked: Asked) ->
     return texts
 
 
-class Compared(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
-
+class Compared(Body):
     source_sentence: str
     """What all others are compared with."""
     sentences: Annotated[list[str], FailFast()]
 
 
-class SimilarityRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
-
+class SimilarityRequest(Body):
     inputs: Compared
     parameters: Options | None = None
 
@@ -165,9 +157,7 @@ async def _compared(engine: Engine, body: SimilarityRequest, asked: Asked) -> Em
 )
 async def similarity_route(request: Request) -> Response:
     """Compare sentences with one, across languages: the cosine of each."""
-    terms = admitted(request)
-    body = parsed(await raw_body(request), SimilarityRequest)
-    return await answered(request, body, similarity, terms=terms)
+    return await respond(request, SimilarityRequest, similarity)
 
 
 HANDLERS = {"/similarity": similarity_route}

@@ -3,12 +3,12 @@
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, PlainValidator, RootModel, WithJsonSchema
+from pydantic import ConfigDict, PlainValidator, RootModel, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from app.api.bodies import TEXT, Described, several
 from app.api.openapi import MODEL_IN_QUERY, TASK_IN_QUERY, documented
-from app.api.requests import admitted, parsed, raw_body
-from app.api.tei import TEI, Answered, Asked, Options, answered
+from app.api.tei import TEI, Answered, Asked, Options, respond
 from app.engine import Engine
 from app.postprocess import Ranking
 from app.runtime.tokenizer import Text
@@ -51,9 +51,8 @@ def _sequence(parts: object, place: str) -> Text:
     return parts[0] if len(parts) == 1 else (parts[0], parts[1])
 
 
-_TEXT = {"type": "string", "minLength": 1}
-_PARTS = {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 2}
-_SCHEMA = {"anyOf": [_TEXT, _PARTS, {"type": "array", "items": _PARTS, "minItems": 1}]}
+_PARTS = {"type": "array", "items": TEXT, "minItems": 1, "maxItems": 2}
+_SCHEMA = {"anyOf": [TEXT, _PARTS, several(_PARTS)]}
 
 
 class PredictRequest(Options):
@@ -63,7 +62,7 @@ class PredictRequest(Options):
     """Give logits instead of probabilities."""
 
 
-class Prediction(BaseModel):
+class Prediction(Described):
     score: float
     label: str
 
@@ -114,9 +113,7 @@ def predictions(ranking: Ranking) -> list[list[dict[str, Any]]]:
 )
 async def predict_route(request: Request) -> Response:
     """Classify texts, or pairs of texts, by one of the model's heads."""
-    terms = admitted(request)
-    body = parsed(await raw_body(request), PredictRequest)
-    return await answered(request, body, predict, terms=terms)
+    return await respond(request, PredictRequest, predict)
 
 
 HANDLERS = {"/predict": predict_route}

@@ -4,7 +4,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     FailFast,
@@ -13,9 +12,9 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from app.api.bodies import IDS, TEXT, Body, Described, as_list, several
 from app.api.openapi import MODEL_IN_QUERY, documented
-from app.api.requests import admitted, parsed, raw_body
-from app.api.tei import TEI, Answered, Asked, PromptName, answered
+from app.api.tei import TEI, Answered, Asked, PromptName, respond
 from app.engine import Engine
 
 router = APIRouter(tags=["tei"])
@@ -24,26 +23,16 @@ TASK = "tokenize"
 """As metrics call it."""
 
 
-def _texts(inputs: object) -> object:
-    return [inputs] if isinstance(inputs, str) else inputs
-
-
 def _id_lists(ids: object) -> object:
     return [ids] if isinstance(ids, list) and ids and isinstance(ids[0], int) else ids
 
 
-_TEXT = {"type": "string", "minLength": 1}
-_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
-
-
-class TokenizeRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
-
+class TokenizeRequest(Body):
     inputs: Annotated[
         list[str],
         FailFast(),
-        BeforeValidator(_texts),
-        WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]}),
+        BeforeValidator(as_list),
+        WithJsonSchema({"anyOf": [TEXT, several(TEXT)]}),
     ]
     """One text, or several. Nothing is cut."""
     add_special_tokens: bool = True
@@ -52,7 +41,7 @@ class TokenizeRequest(BaseModel):
     """No student has prompts."""
 
 
-class ShownToken(BaseModel):
+class ShownToken(Described):
     id: int
     text: str
     special: bool
@@ -69,14 +58,12 @@ class TokenizeResponse(RootModel[list[list[ShownToken]]]):
     )
 
 
-class DecodeRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
-
+class DecodeRequest(Body):
     ids: Annotated[
         list[Annotated[list[NonNegativeInt], FailFast()]],
         FailFast(),
         BeforeValidator(_id_lists),
-        WithJsonSchema({"anyOf": [_IDS, {"type": "array", "items": _IDS, "minItems": 1}]}),
+        WithJsonSchema({"anyOf": [IDS, several(IDS)]}),
     ]
     """The token ids of one text, or of several."""
     skip_special_tokens: bool = True
@@ -118,9 +105,7 @@ DECODE = TEI.naming(texts="ids")
 )
 async def tokenize_route(request: Request) -> Response:
     """The tokens of texts, and where each stands: see what a text costs, or where it is cut."""
-    terms = admitted(request)
-    body = parsed(await raw_body(request), TokenizeRequest)
-    return await answered(request, body, tokenize, terms=terms)
+    return await respond(request, TokenizeRequest, tokenize)
 
 
 @router.post(
@@ -135,9 +120,7 @@ async def tokenize_route(request: Request) -> Response:
 )
 async def decode_route(request: Request) -> Response:
     """The text of token ids, as far as the tokenizer keeps it."""
-    terms = admitted(request)
-    body = parsed(await raw_body(request), DecodeRequest)
-    return await answered(request, body, decode, terms=terms)
+    return await respond(request, DecodeRequest, decode)
 
 
 HANDLERS = {"/tokenize": tokenize_route, "/decode": decode_route}

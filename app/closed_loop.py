@@ -5,7 +5,6 @@ they measure: figures for comparing settings on one machine, not one system with
 """
 
 import asyncio
-import math
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import orjson
 
 from app.errors import LightMBERTError
@@ -191,4 +191,6 @@ class Service:
 
 def _percentile(ordered: Sequence[float], share: float) -> float:
     """The smallest that `share` of the values do not exceed, in milliseconds; 0 of nothing."""
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] * 1e3 if ordered else 0.0
+    if not ordered:
+        return 0.0
+    return float(np.quantile(ordered, share, method="inverted_cdf")) * 1e3

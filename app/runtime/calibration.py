@@ -4,7 +4,6 @@ A temperature divides logits before softmax or sigmoid and changes no single lab
 2017, arXiv:1706.04599, section 4.2). Shapes: N rows, C labels.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -18,10 +17,6 @@ BINS = 15
 """As in the paper's tables."""
 TEMPERATURES = (0.02, 50.0)
 
-_GOLDEN = (np.sqrt(5) - 1) / 2
-_STEPS = 40
-"""Each narrows the search to 0.62 of what it was: at last to a part in ten million."""
-
 
 def temperature_of(logits: Floats, targets: Floats, problem: Problem) -> float:
     """The temperature under which the targets are likeliest, within TEMPERATURES: (N, C) each.
@@ -30,6 +25,8 @@ def temperature_of(logits: Floats, targets: Floats, problem: Problem) -> float:
     (1999, "Probabilistic outputs for support vector machines", section 2.2): a few rows that are
     all right would otherwise make a head sure of everything.
     """
+    from scipy.optimize import minimize_scalar  # what serves heads does without
+
     rows, classes = targets.shape
     unsure = 2 if problem == "multi" else classes
     targets = (rows * targets + unsure * (1 / unsure)) / (rows + unsure)
@@ -41,8 +38,8 @@ def temperature_of(logits: Floats, targets: Floats, problem: Problem) -> float:
         wrong = (1 - targets) * np.log1p(-found) if problem == "multi" else 0.0
         return float(-(right + wrong).sum(axis=1).mean())
 
-    low, high = np.log(TEMPERATURES)
-    return float(np.exp(_least(loss, low, high)))
+    # One valley: the loss is convex in 1 / T.
+    return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
 
 
 def threshold_of(found: Floats, targets: Floats) -> float:
@@ -83,22 +80,3 @@ def probabilities_at(logits: Floats, problem: Problem, temperature: float) -> Fl
     labels = tuple(str(number) for number in range(logits.shape[1]))
     task = ClassificationTask(labels=labels, problem_type=problem, temperature=temperature)
     return probabilities(logits, task)
-
-
-def _least(loss: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function that has one valley between `low` and `high` is least: golden section.
-
-    The likelihood of a temperature has one: it is convex in 1 / T.
-    """
-    left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-    at_left, at_right = loss(left), loss(right)
-    for _ in range(_STEPS):
-        if at_left <= at_right:
-            high, right, at_right = right, left, at_left
-            left = high - _GOLDEN * (high - low)
-            at_left = loss(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + _GOLDEN * (high - low)
-            at_right = loss(right)
-    return (low + high) / 2

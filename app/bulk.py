@@ -4,6 +4,7 @@ The caller reads and writes in its own thread while the engine works in another,
 the chunks in flight however long the input is, and an interrupt takes effect at once.
 """
 
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -15,7 +16,9 @@ from anyio.from_thread import start_blocking_portal
 
 from app.engine import Engine
 from app.files import Row
+from app.metrics import Metrics
 from app.records import Record
+from app.settings import Settings
 
 PLACE_COLUMNS = ("file", "row", "status")
 MAX_IN_FLIGHT = 4
@@ -129,6 +132,15 @@ class Answered:
         """What is written of it: where it was, how it went, and `columns` of the result."""
         place = {"file": self.row.file, "row": self.row.number, "status": self.status}
         return place | (self.result or dict.fromkeys(columns))
+
+
+def engine_alone(settings: Settings) -> Engine:
+    """The student for one caller, whose chunks are bounded as they are read: none is to be refused.
+
+    Raises:
+        ModelError, InferenceError: it cannot be used.
+    """
+    return Engine.load(settings.model_copy(update={"max_queue_bytes": sys.maxsize}), Metrics())
 
 
 def answer_all(

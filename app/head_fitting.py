@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from app.bulk import Embed, answer_all
+from app.bulk import Embed, answer_all, engine_alone
 from app.engine import Engine
 from app.files import Row
 from app.head_file import FittedOn, HeadError, HeadFile, check_name
@@ -18,7 +18,6 @@ from app.head_folder import list_heads, publish_head
 from app.head_report import figures, learning_curve, report
 from app.judging import judged
 from app.labelled_rows import Examples
-from app.metrics import Metrics
 from app.runtime.artifact import HashedFile, TaskName, load_manifest
 from app.runtime.calibration import Problem
 from app.runtime.outputs import Floats
@@ -92,7 +91,7 @@ def fit_head(name: str, examples: Examples, wishes: Wishes, settings: Settings) 
         raise HeadError(
             f"to fit a head needs {error.name}: pip install 'lightmbert[heads]'"
         ) from error
-    engine = Engine.load(settings, Metrics())
+    engine = engine_alone(settings)
     embedded = _embedded(examples, engine)
     labels = examples.known
     targets = np.array(

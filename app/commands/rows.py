@@ -181,14 +181,11 @@ def _answer(
     answers: "Unfinished | Stream",
     how: How,
 ) -> "Progress":
-    from app.bulk import answer_all
-    from app.engine import Engine
+    from app.bulk import answer_all, engine_alone
     from app.files import FileError
-    from app.metrics import Metrics
     from app.progress import Progress
 
-    # One caller, whose chunks are bounded as they are read: nobody is to be shut out.
-    engine = Engine.load(settings.model_copy(update={"max_queue_bytes": sys.maxsize}), Metrics())
+    engine = engine_alone(settings)
     asked = question.described(engine) | {"column": how.column, "truncate": how.truncate}
     rows = answers.remaining(reader, asked, question.columns)
     if answers.answered_before:

@@ -101,6 +101,7 @@ def similar(
 
 
 def _print_nearest(search: _Search, query: str, queries: Path | None) -> None:
+    from app.bulk import engine_alone
     from app.files import Reader, Row, find_files
     from app.shelf import Shelf
     from app.similar import nearest
@@ -108,7 +109,7 @@ def _print_nearest(search: _Search, query: str, queries: Path | None) -> None:
     asked: Reader | list[Row] = [Row("QUERY", 1, query)]
     if queries is not None:
         asked = Reader(find_files([queries]), column=search.column)
-    engine = _engine(search)
+    engine = engine_alone(search.settings)
     with Shelf(dimensions=engine.manifest.embedding_dimension) as shelf:
         for row, vector in _vectors(search, engine, asked):
             shelf.add([row], vector[None])
@@ -124,26 +125,18 @@ def _print_nearest(search: _Search, query: str, queries: Path | None) -> None:
 
 
 def _print_duplicates(search: _Search) -> None:
+    from app.bulk import engine_alone
     from app.files import Reader
     from app.shelf import Shelf
     from app.similar import duplicates
 
-    engine = _engine(search)
+    engine = engine_alone(search.settings)
     reader = Reader(search.files, column=search.column)
     with Shelf(dimensions=engine.manifest.embedding_dimension) as shelf:
         vectors = _vectors(search, engine, reader)
         for match in duplicates(vectors, shelf, threshold=search.threshold):
             pair = f"{match.score:.3f}  {_line(match.query)}\n       {_line(match.found)}"
             _print(match, search, pair)
-
-
-def _engine(search: _Search) -> "Engine":
-    from app.engine import Engine
-    from app.metrics import Metrics
-
-    # One caller, whose chunks are bounded as they are read: nobody is to be shut out.
-    alone = search.settings.model_copy(update={"max_queue_bytes": sys.maxsize})
-    return Engine.load(alone, Metrics())
 
 
 def _vectors(search: _Search, engine: "Engine", rows: "Reader | list[Row]") -> "Iterator[Vector]":

@@ -128,9 +128,8 @@ def remove_head(heads_dir: Path, name: str) -> None:
     Raises:
         HeadError: there is none of that name, or it cannot be deleted.
     """
-    if (
-        not name or name.startswith(".") or Path(name).name != name
-    ):  # or anything anywhere could be deleted
+    # Or anything anywhere could be deleted.
+    if not name or name.startswith(".") or Path(name).name != name:
         raise HeadError(f"{shortened(name)!r} is no name of a head")
     folder = heads_dir / name
     try:

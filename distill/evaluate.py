@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from app.runtime.artifact import load_manifest, save_manifest
 from distill.adapters import AdaptedEncoder
 from distill.card import card
+from distill.confidence import confidence_tables
 from distill.config import LoadedRecipe, RecipeError, require
 from distill.encoders import Encoder, FolderEncoder, TorchEncoder, WithHeads, check_encoder
 from distill.heatmap import write_heatmap
@@ -195,5 +196,22 @@ def _tell(model_dir: Path, evaluation: Evaluation, table: EvaluateTable, *, thre
     manifest = manifest.model_copy(update={"provenance": provenance})
     save_manifest(model_dir, manifest)
     measured = speeds(model_dir, manifest, threads=threads)
-    text = card(manifest, evaluation, table, speeds=measured, threads=threads)
+    text = card(
+        manifest,
+        evaluation,
+        table,
+        speeds=measured,
+        threads=threads,
+        confidence=_confidence(model_dir, table, threads=threads),
+    )
     (model_dir / "CARD.md").write_text(text, encoding="utf-8")
+
+
+def _confidence(model_dir: Path, table: EvaluateTable, *, threads: int) -> str:
+    """Of the variant that was measured last."""
+    served = _served(table)
+    if not served:
+        return ""
+    encoder = FolderEncoder(model_dir, precision=served[-1], threads=threads)
+    tables_of = confidence_tables(encoder, table)
+    return f"Of `{served[-1]}`, as it answers.\n\n{tables_of}" if tables_of else ""

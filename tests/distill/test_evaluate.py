@@ -131,6 +131,7 @@ def test_a_folder_is_measured_as_it_is_served_and_told_what_was_found(
     card = (model_dir / "CARD.md").read_text()
     report = (tmp_path / "report" / "evaluation.md").read_text()
     assert "- It knows five words." in card
+    assert "## Confidence\n\nOf `fp32`, as it answers.\n\n### SIB-200 topic" in card
     assert report.split("\n\n### ")[0] in card
     assert "share of teacher above chance" in report
     assert " ms |" in card

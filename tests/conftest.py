@@ -15,8 +15,9 @@ settings.load_profile("steady")
 # Measuring takes time, and the result would be kept in the home of whoever runs the tests.
 os.environ["LIGHTMBERT_AUTOTUNE"] = "false"
 
-# So are heads; no test is to find those of whoever runs it.
-os.environ["LIGHTMBERT_HEADS_DIR"] = "/nonexistent/heads"
+# So are heads; no test is to find those of whoever runs it, or to leave one behind. Not even root
+# can make this folder.
+os.environ["LIGHTMBERT_HEADS_DIR"] = "/proc/none/heads"
 
 
 @pytest.fixture(scope="session")

@@ -81,8 +81,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(folder: Path) -> dict[str, str]:
-    """One whose home is nobody's."""
-    return os.environ | {"PYTHONUNBUFFERED": "1", "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
+    """One whose home, and whose heads, are the reader's own."""
+    own = {"HOME": str(folder), "LIGHTMBERT_HEADS_DIR": str(folder / "heads")}
+    return os.environ | {"PYTHONUNBUFFERED": "1"} | own
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import { currentKey } from "./key.js";
 
 const PATIENCE_MS = 120_000; // the server has limits of its own; this is for a network that is silent
+const SILENCE = `There was no answer within ${PATIENCE_MS / 1000} s.`;
 
 /** What went wrong, as far as the server or the network said. */
 export class Refusal extends Error {
@@ -28,13 +29,17 @@ export class Refusal extends Error {
  */
 export async function post(path, body, signal) {
   const headers = { "content-type": "application/json" };
-  const answer = await ask(path, { method: "POST", headers, body: JSON.stringify(body), signal });
-  return answer.json();
+  const request = { method: "POST", headers, body: JSON.stringify(body), signal };
+  return ask(path, request, (answer) => answer.json());
 }
 
-/** @param {string} path */
+/**
+ * @param {string} path
+ * @returns {Promise<any>}
+ * @throws {Refusal}
+ */
 export async function getJson(path) {
-  return (await ask(path, {})).json();
+  return ask(path, {}, (answer) => answer.json());
 }
 
 /**
@@ -42,30 +47,35 @@ export async function getJson(path) {
  * @param {AbortSignal} [signal]
  */
 export async function getText(path, signal) {
-  return (await ask(path, { signal })).text();
+  return ask(path, { signal }, (answer) => answer.text());
 }
 
 /**
+ * @template Content
  * @param {string} path
  * @param {RequestInit} request
+ * @param {(answer: Response) => Promise<Content>} read may fail as asking may: the body comes later
+ * @returns {Promise<Content>}
  */
-async function ask(path, request) {
+async function ask(path, request, read) {
   const key = currentKey();
   const headers = { ...request.headers, ...(key ? { authorization: `Bearer ${key}` } : {}) };
   const silence = AbortSignal.timeout(PATIENCE_MS);
   const signal = request.signal ? AbortSignal.any([request.signal, silence]) : silence;
-  let answer;
   try {
-    answer = await fetch(path, { ...request, headers, signal, cache: "no-store" });
+    const answer = await fetch(path, { ...request, headers, signal, cache: "no-store" });
+    if (!answer.ok) throw await refusal(answer);
+    return await read(answer);
   } catch (error) {
-    if (request.signal?.aborted) throw error;
-    const message = silence.aborted
-      ? `There was no answer within ${PATIENCE_MS / 1000} s.`
-      : "There was no answer. The server may have stopped, or the network is gone.";
-    throw new Refusal(0, { message });
+    if (error instanceof Refusal || request.signal?.aborted) throw error;
+    throw new Refusal(0, { message: silence.aborted ? SILENCE : unusable(error) });
   }
-  if (!answer.ok) throw await refusal(answer);
-  return answer;
+}
+
+/** @param {unknown} error of asking or of reading */
+function unusable(error) {
+  if (error instanceof SyntaxError) return "The answer is no JSON.";
+  return "There was no answer. The server may have stopped, or the network is gone.";
 }
 
 /** @param {Response} answer */

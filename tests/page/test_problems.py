@@ -1,5 +1,6 @@
 """Whatever goes wrong is said in words, with a way on, and nothing spins for ever."""
 
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -74,6 +75,23 @@ def test_results_of_before_do_not_stand_beside_a_problem(page: Page) -> None:
     classify(page)
     expect(problem(page)).to_contain_text("Status 422")
     expect(page.locator(".classified")).to_have_count(0)
+
+
+def test_words_of_a_proxy_in_place_of_json_are_said_and_asked_for_again(
+    browser: Browser, service: Service
+) -> None:
+    def sign_in(page: Page) -> None:
+        page.route(re.compile("/(info|classify)$"), lambda route: route.fulfill(body="<p>Sign in"))
+
+    with opened(browser, f"{service.url}/", prepare=sign_in) as page:
+        expect(page.locator("#facts")).to_have_text("The answer is no JSON. Asking again.")
+        page.get_by_role("tab", name="Your own labels").click()
+        classify(page)
+        expect(problem(page)).to_contain_text("The answer is no JSON.")
+        page.unroute_all()
+        settled(page)
+        problem(page).get_by_role("button", name="Try again").click()
+        assert_solved(page)
 
 
 def test_a_server_that_asks_for_a_key_gets_it_from_this_tab_alone(browser: Browser) -> None:

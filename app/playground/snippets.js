@@ -17,7 +17,8 @@ let chosen = "curl";
 
 /** @param {Call} call */
 export function showSnippets(call) {
-  const kinds = call.path === "embed" ? KINDS_OF_EMBED : KINDS;
+  // OpenAI's route refuses a text that is too long, and knows no word for cutting it.
+  const kinds = call.path === "embed" && !call.body.truncate ? KINDS_OF_EMBED : KINDS;
   const choices = find("snippet-kinds", HTMLElement);
   const buttons = Object.keys(kinds).map((kind) => button(kind, () => choose(kind)));
   /** @param {string} kind */

@@ -206,6 +206,16 @@ def test_the_program_for_openais_client_runs(page: Page) -> None:
     assert printed == "3 vectors of 384 dimensions\n"
 
 
+def test_what_openais_client_cannot_ask_is_not_shown_for_it(page: Page) -> None:
+    page.get_by_role("tab", name="Similarity").click()
+    run(page, "Compare")
+    assert "embeddings.create" in snippet(page, "OpenAI client")
+    page.get_by_label("Use only the beginning").check()
+    run(page, "Compare")
+    assert '"truncate": true' in page.locator("#snippet").inner_text()
+    expect(page.get_by_role("button", name="OpenAI client")).to_have_count(0)
+
+
 def python(program: str, interpreter: Path = Path(sys.executable)) -> str:
     command = [interpreter, "-c", program]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -3,16 +3,14 @@
 /**
  * @template {keyof HTMLElementTagNameMap} Tag
  * @param {Tag} tag
- * @param {Record<string, string | number | boolean | undefined>} [attributes] `true` sets an empty
- *   attribute; `false` and undefined set none
+ * @param {Record<string, string | number | undefined>} [attributes] undefined sets none
  * @param {...(Node | string)} children
  * @returns {HTMLElementTagNameMap[Tag]}
  */
 export function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (value === false || value === undefined) continue;
-    node.setAttribute(name, value === true ? "" : String(value));
+    if (value !== undefined) node.setAttribute(name, String(value));
   }
   node.append(...children);
   return node;

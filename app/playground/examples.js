@@ -2,7 +2,7 @@
 
 /** @typedef {{tag: string, name: string, sentences: string[]}} Language */
 
-/** @type {Language[]} sentences in the order of MEANINGS */
+/** @type {Language[]} each with the same meanings, in the same order */
 export const LANGUAGES = [
   {
     tag: "en", name: "English", sentences: [
@@ -102,14 +102,13 @@ export const LANGUAGES = [
   },
 ];
 
-export const MEANINGS = 4;
-
 /**
  * @param {number} language
  * @param {number} meaning
  */
 export function sentence(language, meaning) {
-  return LANGUAGES[language % LANGUAGES.length]?.sentences[meaning % MEANINGS] ?? "";
+  const sentences = LANGUAGES[language % LANGUAGES.length]?.sentences ?? [];
+  return sentences[meaning % sentences.length] ?? "";
 }
 
 /** @type {{name: string, texts: () => string[]}[]} */

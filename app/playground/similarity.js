@@ -27,7 +27,7 @@ export const similarity = {
  * @param {number[][]} vectors one per text
  * @returns {number[][]} a cosine per two texts
  */
-export function cosines(vectors) {
+function cosines(vectors) {
   const lengths = vectors.map((vector) => Math.sqrt(dot(vector, vector)) || 1);
   return vectors.map((one, i) =>
     vectors.map((other, j) => dot(one, other) / ((lengths[i] ?? 1) * (lengths[j] ?? 1))),

@@ -3,6 +3,7 @@
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,14 +18,29 @@ def test_a_file_is_one_idea_and_so_not_long(path: Path) -> None:
 
 
 def test_each_module_of_distill_is_known_as_a_noun_or_a_verb() -> None:
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
-        "contracts"
-    ]
-    nouns = next(c for c in contracts if c["name"] == "Nouns do not import verbs")
-    known = {*nouns["source_modules"], *nouns["forbidden_modules"]}
-    there = {f"distill.{path.stem}" for path in (ROOT / "distill").glob("[a-z]*.py")}
-    rooms = {f"distill.{path.parent.name}" for path in (ROOT / "distill").glob("*/__init__.py")}
-    assert there | rooms == known
+    nouns = contract("Nouns do not import verbs")
+    assert modules("distill") == {*nouns["source_modules"], *nouns["forbidden_modules"]}
+
+
+def test_each_module_of_app_has_its_layer() -> None:
+    layers = contract("Inside app, imports point down")["layers"]
+    assert modules("app") == {name for layer in layers for name in layer.split(" | ")}
+
+
+def test_each_other_module_of_app_is_kept_from_distill() -> None:
+    kept = contract("distill sees of app only app.runtime and app.errors")["forbidden_modules"]
+    assert modules("app") - {"app.runtime", "app.errors"} == set(kept)
+
+
+def contract(name: str) -> dict[str, Any]:
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return next(c for c in config["tool"]["importlinter"]["contracts"] if c["name"] == name)
+
+
+def modules(room: str) -> set[str]:
+    files = {path.stem for path in (ROOT / room).glob("[a-z]*.py")}
+    packages = {path.parent.name for path in (ROOT / room).glob("*/__init__.py")}
+    return {f"{room}.{name}" for name in files | packages}
 
 
 def test_what_the_readme_draws_is_there() -> None:

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,22 @@ ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("jsonl", "parquet")
 ROWS = MAX_CHUNK_ROWS * 5
 WORDS = ("hund", "katt", "tax", "", "hund katt")
+GROUP_ROWS = 300
+
+IN_A_PROCESS = f"""
+import signal
+from app import records
+from app.cli import main
+records._GROUP_ROWS = {GROUP_ROWS}
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
 
 
 @pytest.fixture(autouse=True)
 def _toy(toy_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTMBERT_MODEL_DIR", str(toy_model_dir))
-    monkeypatch.setattr(records, "_GROUP_ROWS", 300)
+    monkeypatch.setattr(records, "_GROUP_ROWS", GROUP_ROWS)
 
 
 @pytest.fixture
@@ -40,8 +52,8 @@ def write(path: Path, rows: int) -> Path:
     return path
 
 
-def lightmbert(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+def lightmbert(*arguments: object, given: bytes | None = None) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=given)
 
 
 def embedded(texts: Path, output: Path, *arguments: object) -> Result:
@@ -87,33 +99,42 @@ def test_a_file_gone_on_with_is_that_of_one_go(
     assert not folder.exists()
 
 
+@contextmanager
+def waiting_for_more(texts: Path, output: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that has kept some of these rows, and cannot end before its input does."""
+    command = [sys.executable, "-c", IN_A_PROCESS, "embed", "--output", output]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        assert running.stdin is not None
+        running.stdin.write(texts.read_bytes())
+        running.stdin.flush()
+        wait_for(output.with_name(f"{output.name}.partial") / "progress.json", running)
+        yield running
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_that_is_killed_loses_nothing_that_was_kept(kind: str, tmp_path: Path) -> None:
-    rows = {"jsonl": 8_000, "parquet": 14_000}[kind]  # of parquet, groups are kept
-    texts = write(tmp_path / "in.txt", rows)
+def test_a_run_that_is_killed_loses_nothing_that_was_kept(
+    kind: str, texts: Path, tmp_path: Path
+) -> None:
     output = tmp_path / f"out.{kind}"
-    command = [sys.executable, "-m", "app.cli", "embed", texts, "--output", output]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as running:
-        wait_for(tmp_path / f"{output.name}.partial" / "progress.json")
+    with waiting_for_more(texts, output) as running:
         running.kill()
     assert running.returncode == -signal.SIGKILL
     assert not output.exists()
-    told = json.loads(embedded(texts, output, "--json").stdout)
-    assert 0 < told["answered_before"] < told["rows"] == rows
-    embedded(texts, whole := tmp_path / f"whole.{kind}")
+    given = texts.read_bytes()
+    told = json.loads(lightmbert("embed", "-o", output, "--json", given=given).stdout)
+    assert 0 < told["answered_before"] < told["rows"] == ROWS
+    lightmbert("embed", "-o", whole := tmp_path / f"whole.{kind}", given=given)
     assert output.read_bytes() == whole.read_bytes()
 
 
-def test_an_interrupt_says_what_is_kept(tmp_path: Path) -> None:
-    texts = write(tmp_path / "in.txt", 20_000)
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    code += "from app.cli import main; main()"
-    command = [sys.executable, "-c", code, "embed", texts, "-o", tmp_path / "out.jsonl"]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as running:
-        wait_for(tmp_path / "out.jsonl.partial" / "progress.json")
+def test_an_interrupt_says_what_is_kept(texts: Path, tmp_path: Path) -> None:
+    with waiting_for_more(texts, tmp_path / "out.jsonl") as running:
         running.send_signal(signal.SIGINT)
-        *_, kept, last = running.communicate()[1].splitlines()
-    assert running.returncode == 130
+        assert running.wait(60) == 130
+        assert running.stderr is not None
+        *_, kept, last = running.stderr.read().decode().splitlines()
     assert kept.startswith("kept ")
     assert last == "lightmbert: interrupted"
 
@@ -188,7 +209,7 @@ def test_two_processes_do_not_write_one_file(texts: Path, tmp_path: Path) -> Non
     output = tmp_path / "out.jsonl"
     command = [sys.executable, "-m", "app.cli", "embed", "-o", output]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as one:
-        wait_for(tmp_path / "out.jsonl.partial" / "rows.jsonl")
+        wait_for(tmp_path / "out.jsonl.partial" / "rows.jsonl", one)
         result = embedded(texts, output)
         assert "out.jsonl is being written by another process" in result.stderr
         one.communicate(b"hund\n")
@@ -261,11 +282,12 @@ def test_parquet_groups_are_as_large_as_at_one_go(texts: Path, tmp_path: Path) -
     embedded(texts, output)
     metadata = pq.read_metadata(output)
     sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    assert sizes == [300] * (ROWS // 300) + [ROWS % 300]
+    assert sizes == [GROUP_ROWS] * (ROWS // GROUP_ROWS) + [ROWS % GROUP_ROWS]
 
 
-def wait_for(path: Path) -> None:
+def wait_for(path: Path, running: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + 60
     while not path.exists():
+        assert running.poll() is None, "it ended before"
         assert time.monotonic() < deadline
         time.sleep(0.005)

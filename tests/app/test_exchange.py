@@ -200,7 +200,7 @@ async def test_one_change_at_a_time(root: Path) -> None:
     with held_back("toy-2") as (load, begun, may_load):
         async with administered(root, load, also=("group/turned",)) as (http, admin):
             loading = asyncio.create_task(admin.load("toy-2"))
-            await asyncio.to_thread(begun.wait, 5)
+            assert await asyncio.to_thread(begun.wait, 5)
             for refused in (await admin.load("toy-2"), await admin.unload("turned")):
                 assert (refused.status_code, refused.json()["error"]["code"]) == (409, "conflict")
                 assert "toy-2 is being loaded" in refused.json()["error"]["message"]
@@ -250,7 +250,7 @@ async def test_a_drain_does_not_wait_for_a_load_to_tell_its_caller(root: Path) -
     with held_back("toy-2") as (load, begun, may_load):
         async with administered(root, load) as (http, admin):
             loading = asyncio.create_task(admin.load("toy-2"))
-            await asyncio.to_thread(begun.wait, 5)
+            assert await asyncio.to_thread(begun.wait, 5)
             stopping = asyncio.create_task(http.service.stop())
             answer = await loading
             assert answer.status_code == 503
@@ -266,7 +266,7 @@ async def test_a_load_that_hangs_does_not_keep_the_service_from_ending(root: Pat
     with held_back("toy-2") as (load, begun, _):
         async with administered(root, load, drain_timeout_s=0.1) as (http, admin):
             loading = asyncio.create_task(admin.load("toy-2"))
-            await asyncio.to_thread(begun.wait, 5)
+            assert await asyncio.to_thread(begun.wait, 5)
             await http.service.stop()
             assert (await loading).status_code == 503
 

@@ -59,7 +59,7 @@ async def test_what_is_unloaded_while_another_is_widened_is_passed_over(
     monkeypatch.setattr(Engine, "widen", widen)
     options = {"admin_key": ADMIN_KEY, "runners": 1}
     async with serving((toy_model_dir, turned_dir), **options) as http:
-        await asyncio.to_thread(begun.wait, 5)
+        assert await asyncio.to_thread(begun.wait, 5)
         admin = Admin(http)
         assert (await admin.unload("turned")).status_code == 200
         while (await admin.models())["leaving"]:

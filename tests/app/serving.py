@@ -131,6 +131,7 @@ async def full(model_dir: Path, **options: object) -> AsyncIterator[Client]:
 
 
 ADMIN_KEY = "to-change"
+BEARING = {"authorization": f"Bearer {ADMIN_KEY}"}
 
 
 class Admin:
@@ -138,7 +139,6 @@ class Admin:
 
     def __init__(self, http: Client) -> None:
         self._http = http
-        self._headers = {"authorization": f"Bearer {ADMIN_KEY}"}
 
     async def load(self, folder: str) -> httpx.Response:
         return await self._call("POST", "", json={"folder": folder})
@@ -156,4 +156,4 @@ class Admin:
 
     async def _call(self, method: str, path: str, **options: object) -> httpx.Response:
         url = f"/admin/models{path}"
-        return await self._http.request(method, url, headers=self._headers, **options)
+        return await self._http.request(method, url, headers=BEARING, **options)

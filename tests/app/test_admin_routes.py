@@ -4,7 +4,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import ADMIN_KEY, Admin, serving
+from serving import ADMIN_KEY, BEARING, Admin, serving
 from test_workers import running, wait_until
 from toy_student import write_model_dir, write_turned
 
@@ -12,7 +12,6 @@ from app.errors import InputError
 from app.exchange import inside
 
 CALLS = [("GET", ""), ("POST", ""), ("DELETE", "/toy")]
-BEARING = {"authorization": f"Bearer {ADMIN_KEY}"}
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +63,16 @@ async def test_nobody_gets_in_without_the_admin_key(
     toy_model_dir: Path, method: str, path: str
 ) -> None:
     url = f"/admin/models{path}"
+    to_work = {"authorization": "Bearer to-work"}
     async with serving(toy_model_dir, admin_key=ADMIN_KEY, api_key="to-work") as http:
-        for headers in ({}, {"authorization": "Bearer to-work"}):
+        for headers in ({}, to_work):
             answer = await http.request(method, url, headers=headers, content=b"not JSON")
             assert answer.status_code == 401
-    async with serving(toy_model_dir) as http:
-        answer = await http.request(method, url, headers=BEARING, content=b"not JSON")
-        assert answer.status_code == 403
-        assert "LIGHTMBERT_ADMIN_KEY is not set" in answer.json()["error"]["message"]
+    async with serving(toy_model_dir, api_key="to-work") as http:
+        for headers in (BEARING, to_work):
+            answer = await http.request(method, url, headers=headers, content=b"not JSON")
+            assert answer.status_code == 403
+            assert "LIGHTMBERT_ADMIN_KEY is not set" in answer.json()["error"]["message"]
 
 
 async def test_without_a_root_nothing_is_loaded(toy_model_dir: Path) -> None:

@@ -63,7 +63,7 @@ async def test_a_body_said_to_be_as_it_is_is_read(http: Client) -> None:
 async def test_another_method_is_told_which_there_is(http: Client, path: str, method: str) -> None:
     answer = await http.request(method, path)
     assert answer.status_code == 405
-    assert "POST" in answer.headers["allow"] or path == "/"
+    assert answer.headers["allow"] == "POST"
 
 
 @pytest.mark.parametrize("path", contracts.HANDLERS)
@@ -78,9 +78,11 @@ async def test_other_origins_are_told_nothing_unless_they_are_named(http: Client
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-@pytest.mark.parametrize("origins", [f" {ORIGIN} , http://localhost:5173", "*"])
+@pytest.mark.parametrize(
+    ("origins", "named"), [(f" {ORIGIN} , http://localhost:5173", ORIGIN), ("*", "*")]
+)
 async def test_a_page_of_a_named_origin_may_call_with_a_key_and_headers_of_its_own(
-    toy_model_dir: Path, origins: str
+    toy_model_dir: Path, origins: str, named: str
 ) -> None:
     asked = {
         "Origin": ORIGIN,
@@ -90,7 +92,7 @@ async def test_a_page_of_a_named_origin_may_call_with_a_key_and_headers_of_its_o
     async with serving(toy_model_dir, cors_origins=origins, api_key="right") as http:
         before = await http.options("/v1/embeddings", headers=asked)
         assert before.status_code == 200
-        assert before.headers["access-control-allow-origin"] in (ORIGIN, "*")
+        assert before.headers["access-control-allow-origin"] == named
         allowed = before.headers["access-control-allow-headers"]
         assert {"authorization", "content-type", "x-stainless-lang"} <= set(allowed.split(","))
         assert "POST" in before.headers["access-control-allow-methods"]
@@ -98,7 +100,7 @@ async def test_a_page_of_a_named_origin_may_call_with_a_key_and_headers_of_its_o
             headers = {"Origin": ORIGIN, "Authorization": f"Bearer {key}"}
             answer = await http.post("/v1/embeddings", json={"input": "hund"}, headers=headers)
             assert answer.status_code == status
-            assert answer.headers["access-control-allow-origin"] in (ORIGIN, "*")
+            assert answer.headers["access-control-allow-origin"] == named
             assert answer.headers["access-control-expose-headers"] == "*"
 
 

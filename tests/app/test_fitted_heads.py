@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from fitted import WORDS, described, publish
-from serving import Client, serving
+from serving import ADMIN_KEY, BEARING, Client, serving
 from toy_student import write_model_dir
 
 from app import heads as heads_module
@@ -27,17 +27,15 @@ from app.heads import Heads
 from app.metrics import Metrics
 from app.runtime.artifact import load_manifest
 
-ADMIN = {"authorization": "Bearer to-change"}
-
 
 @asynccontextmanager
 async def with_heads(model_dir: Path, heads_dir: Path, **options: object) -> AsyncIterator[Client]:
-    async with serving(model_dir, heads_dir=heads_dir, admin_key="to-change", **options) as client:
+    async with serving(model_dir, heads_dir=heads_dir, admin_key=ADMIN_KEY, **options) as client:
         yield client
 
 
 async def reload(http: Client) -> dict[str, Any]:
-    answer = await http.post("/heads/reload", headers=ADMIN)
+    answer = await http.post("/heads/reload", headers=BEARING)
     assert answer.status_code == 200, answer.text
     return answer.json()["models"]["toy"]
 
@@ -136,7 +134,7 @@ async def test_only_the_admin_key_reloads(toy_model_dir: Path, tmp_path: Path) -
     async with with_heads(toy_model_dir, tmp_path) as http:
         assert (await http.post("/heads/reload")).status_code == 401
     async with serving(toy_model_dir, heads_dir=tmp_path) as http:
-        assert (await http.post("/heads/reload", headers=ADMIN)).status_code == 403
+        assert (await http.post("/heads/reload", headers=BEARING)).status_code == 403
 
 
 async def test_no_request_is_lost_or_mixed_while_a_head_is_replaced(

@@ -63,7 +63,13 @@ async def test_a_page_may_be_asked_for_its_head_alone(path: str, toy_model_dir: 
         assert head.headers == full.headers
 
 
-@pytest.mark.parametrize("name", ["nothing.js", "jsconfig.json", "..%2Fmain.py", "%2e%2e/main.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("nothing.js", "jsconfig.json", "README.md"),
+        *("..%2Fmain.py", "%2e%2e/main.py"),
+    ],
+)
 async def test_no_other_file_is_ever_served(name: str, toy_model_dir: Path) -> None:
     async with serving(toy_model_dir) as http:
         answer = await http.get(f"/playground/{name}")

@@ -1,5 +1,9 @@
 """One connection, used again and again, also after answers that came before the body was read."""
 
+from contextlib import closing
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
+
 import httpx
 import pytest
 from live import Live
@@ -35,6 +39,14 @@ def test_a_connection_outlives_an_error(
 
 
 def test_without_a_key_a_large_body_is_refused_before_it_is_read(guarded: Live) -> None:
+    with closing(HTTPConnection(urlsplit(guarded.url).netloc, timeout=30)) as connection:
+        connection.putrequest("POST", "/embed")
+        connection.putheader("content-length", "2000000")
+        connection.endheaders()  # and none of it is sent
+        assert connection.getresponse().status == 401
+
+
+def test_without_a_key_a_large_body_is_in_nobodys_way(guarded: Live) -> None:
     texts = ["x" * 1_000] * 2_000
     with httpx.Client(base_url=guarded.url) as http:
         refused = http.post("/embed", json={"texts": texts})

@@ -27,7 +27,7 @@ RUN_ELSEWHERE = {
     "make check": "continuous integration runs it before the tests",
     "make setup-distill": "the same environment as the tests'",
     ".venv/bin/pip install --quiet --constraint constraints.txt --editable '.[heads]'": (
-        "the tests' environment has that extra"
+        "those packages come with the extra distill"
     ),
     "docker compose up": "needs a container engine; tests/deploy checks what can be without one",
 }

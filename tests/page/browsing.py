@@ -14,7 +14,7 @@ import httpx
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
 ROOT = Path(__file__).resolve().parents[2]
-# The last four keep the browser itself from asking its maker for updates.
+# The last three keep the browser itself from asking its maker for updates.
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),

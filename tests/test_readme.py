@@ -17,8 +17,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from served import ROOT, served
 
-ROOT = Path(__file__).resolve().parents[1]
 ADDRESS = "127.0.0.1:8000"
 
 RUN_ELSEWHERE = {
@@ -83,40 +83,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(folder: Path) -> dict[str, str]:
     """One whose home, and whose heads, are the reader's own."""
     own = {"HOME": str(folder), "LIGHTMBERT_HEADS_DIR": str(folder / "heads")}
-    return os.environ | {"PYTHONUNBUFFERED": "1"} | own
+    return os.environ | own
 
 
 @pytest.fixture(scope="module")
 def address(folder: Path, environment: dict[str, str]) -> Iterator[str]:
     """Where a service with the embedded student listens, started as `make serve` does."""
-    with subprocess.Popen(
-        [".venv/bin/lightmbert", "serve", "--port", "0"],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-    ) as process:
-        try:
-            yield listening_address(process)
-        finally:
-            process.terminate()
-
-
-def listening_address(process: "subprocess.Popen[str]") -> str:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if match := re.search(r"http://(127\.0\.0\.1:\d+)", line):
-            wait_until(lambda: is_ready(match[1]))
-            return match[1]
-    raise AssertionError("the service ended before it listened")
-
-
-def is_ready(address: str) -> bool:
-    try:
-        return httpx.get(f"http://{address}/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
+    with served([".venv/bin/lightmbert"], cwd=folder, environment=environment) as service:
+        yield service.address
 
 
 def fitted_heads(address: str) -> set[str]:

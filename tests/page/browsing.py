@@ -1,69 +1,17 @@
-"""A real browser on real services: each started as a user would, on the embedded student."""
+"""A real browser, on pages that complain of nothing."""
 
-import os
-import re
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import httpx
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
-ROOT = Path(__file__).resolve().parents[2]
 # The last three keep the browser itself from asking its maker for updates.
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
 PATIENCE_MS = 60_000  # a busy machine is no failure
-
-
-@dataclass
-class Service:
-    """A service in a process of its own."""
-
-    url: str
-    process: "subprocess.Popen[str]"
-
-
-@contextmanager
-def served(**settings: object) -> Iterator[Service]:
-    """A service that is ready, with these `LIGHTMBERT_*` settings."""
-    named = {f"LIGHTMBERT_{name.upper()}": str(value) for name, value in settings.items()}
-    with subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "serve", "--port", "0"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"} | named,
-    ) as process:
-        try:
-            yield Service(_address(process), process)
-        finally:
-            process.kill()
-
-
-def _address(process: "subprocess.Popen[str]") -> str:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if match := re.search(r"http://127\.0\.0\.1:\d+", line):
-            _wait_until_ready(match[0])
-            return match[0]
-    raise AssertionError("the service ended before it listened")
-
-
-def _wait_until_ready(url: str) -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        if httpx.get(f"{url}/readyz", timeout=60).status_code == 200:
-            return
-        time.sleep(0.02)  # the process has no other way to tell us
-    raise AssertionError("not ready within a minute")
 
 
 @dataclass

@@ -4,16 +4,17 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from browsing import FLAGS, PATIENCE_MS, Service, opened, served, settled
+from browsing import FLAGS, PATIENCE_MS, opened, settled
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from served import Service, served
 
 expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service as it comes, without the heads that this machine's user may have fitted."""
-    with served(heads_dir=tmp_path_factory.mktemp("heads")) as running:
+def service() -> Iterator[Service]:
+    """A service as it comes."""
+    with served() as running:
         yield running
 
 

@@ -4,8 +4,9 @@ import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browsing import Service, opened, settled
+from browsing import opened, settled
 from playwright.sync_api import Browser, Page, expect
+from served import Service
 
 ADDRESSES = {"playground": "/", "reference": "/docs"}
 RUNS = (("Similarity", "Compare"), ("Your own labels", "Classify"), ("Labels", "Classify"))

@@ -9,8 +9,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from browsing import ROOT, Service, opened, served, settled
+from browsing import opened, settled
 from playwright.sync_api import Browser, Page, Request, expect
+from served import ROOT, Service, served
 
 from app.head_file import HeadFile
 from app.head_folder import publish_head

@@ -7,8 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
-from browsing import Service, opened, served, settled
+from browsing import opened, settled
 from playwright.sync_api import Browser, Locator, Page, expect
+from served import Service, served
 
 SLOW = {"runners": 1, "intra_op_threads": 1}
 """Of a service that is to be busy for a while, however many processors there are."""

@@ -15,11 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import lightmbert
 from serving import GatedEngine, serving
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from app.bulk import MAX_CHUNK_ROWS, MAX_IN_FLIGHT, Embed, answer_all
-from app.cli import app
 from app.engine import Engine
 from app.files import Reader, Row
 from app.metrics import Metrics
@@ -34,10 +34,6 @@ TOO_LONG = "tax tax tax katt katt katt katt"  # nine tokens, and eight are read
 @pytest.fixture(autouse=True)
 def _toy(toy_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTMBERT_MODEL_DIR", str(toy_model_dir))
-
-
-def lightmbert(*arguments: object, stdin: str = "") -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
 
 
 def records(result: Result) -> list[dict[str, Any]]:
@@ -227,8 +223,7 @@ def test_closing_waits_for_what_runs_and_drops_what_is_queued(toy_model_dir: Pat
 def test_what_cannot_be_done_is_told_in_one_line_and_leaves_no_file(
     arguments: list[str], stdin: str | bytes, message: str, tmp_path: Path
 ) -> None:
-    command = [*arguments, "--output", str(tmp_path / "out.jsonl")]
-    result = CliRunner().invoke(app, command, input=stdin)
+    result = lightmbert(*arguments, "--output", tmp_path / "out.jsonl", stdin=stdin)
     assert result.exit_code == (2 if "--device" in arguments else 1)
     [line] = result.stderr.splitlines()
     assert line.startswith(f"lightmbert: {message}")

@@ -15,10 +15,9 @@ from typing import Any
 
 import httpx
 import pytest
+from commands import lightmbert
 from toy_student import write_graph, write_model_dir
-from typer.testing import CliRunner, Result
 
-from app.cli import app
 from app.commands.distill import VERBS, DistillError, _distill_installed
 from app.settings import EMBEDDED_STUDENT
 
@@ -36,10 +35,6 @@ class Absent:
 
 sys.meta_path.insert(0, Absent)
 """
-
-
-def lightmbert(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @contextmanager

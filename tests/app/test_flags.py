@@ -5,10 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+from commands import lightmbert
 from toy_student import write_model_dir
-from typer.testing import CliRunner
 
-from app.cli import app
 from app.commands.flags import parameters, secrets
 from app.settings import PREFIX, fields_by_name
 
@@ -22,7 +21,7 @@ def flags() -> dict[str, str]:
 
 
 def help_of_serve() -> str:
-    return " ".join(CliRunner().invoke(app, ["serve", "--help"], terminal_width=500).stdout.split())
+    return " ".join(lightmbert("serve", "--help", terminal_width=500).stdout.split())
 
 
 def test_every_setting_but_secrets_is_a_flag_of_its_name() -> None:
@@ -56,14 +55,14 @@ def test_help_says_of_every_flag_what_it_is_its_variable_and_its_default() -> No
     ],
 )
 def test_a_flag_is_checked_as_its_variable_is(flag: str, value: str, told: str) -> None:
-    result = CliRunner().invoke(app, ["serve", flag, value])
+    result = lightmbert("serve", flag, value)
     assert re.fullmatch(f"lightmbert: {told}\n", result.stderr), result.stderr
 
 
 def test_a_flag_goes_before_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTMBERT_MAX_WAIT_S", "-1")
     monkeypatch.setenv("LIGHTMBERT_PORT", "-2")
-    result = CliRunner().invoke(app, ["serve", "--max-wait-s", "-3", "--no-autotune"])
+    result = lightmbert("serve", "--max-wait-s", "-3", "--no-autotune")
     assert "max_wait_s: Input should be greater than 0, not '-3'" in result.stderr
     assert "port: Input should be greater than or equal to 0, not '-2'" in result.stderr
 
@@ -73,9 +72,9 @@ def test_several_model_folders_are_given_by_one_flag_or_one_variable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flag: str
 ) -> None:
     folders = [str(write_model_dir(tmp_path / name)) for name in ("one one", "another")]
-    by_flag = CliRunner().invoke(app, ["serve", flag, folders[0], flag, folders[1]])
+    by_flag = lightmbert("serve", flag, folders[0], flag, folders[1])
     monkeypatch.setenv("LIGHTMBERT_MODEL_DIR", os.pathsep.join(folders))
-    by_variable = CliRunner().invoke(app, ["serve"])
+    by_variable = lightmbert("serve")
     told = f"lightmbert: {folders[0]} and {folders[1]} are both named toy\n"
     assert (by_flag.stderr, by_variable.stderr) == (told, told)
 

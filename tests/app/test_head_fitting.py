@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import lightmbert
 from hypothesis import given
 from hypothesis import strategies as st
 from serving import serving
 from sklearn.linear_model import LogisticRegression
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from app.cli import app
 from app.head_file import HeadError
 from app.head_folder import read_head
 from app.judging import judged, threshold_for, wilson
@@ -51,7 +51,7 @@ class Head:
     """The command, on the toy student."""
 
     def __call__(self, *arguments: object) -> Result:
-        return CliRunner().invoke(app, ["head", *map(str, arguments)])
+        return lightmbert("head", *arguments)
 
     def fit(self, *arguments: object) -> dict:
         result = self("fit", *arguments, "--json")
@@ -119,7 +119,7 @@ def test_a_fitted_head_is_a_task_of_the_command_line(
 ) -> None:
     head.fit("kind", data)
     (tmp_path / "new.txt").write_text("katt dog\ntax tax tax tax\n")
-    result = CliRunner().invoke(app, ["classify", "--task", "kind", str(tmp_path / "new.txt")])
+    result = lightmbert("classify", "--task", "kind", tmp_path / "new.txt")
     labels = [json.loads(line)["label"] for line in result.stdout.splitlines() if line[0] == "{"]
     assert labels == ["animal", "money"]
 

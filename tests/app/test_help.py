@@ -8,17 +8,13 @@ from pathlib import Path
 
 import pytest
 import typer
+from commands import lightmbert
 from toy_student import write_model_dir
-from typer.testing import CliRunner, Result
 
 from app.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS = ("Serve", "Files in, files out", "Models and machine", "Make a student")
-
-
-def lightmbert(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def leaves(command: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
+from commands import lightmbert
+from typer.testing import Result
 
 from app import shelf as shelf_module
 from app import similar as similar_module
-from app.cli import app
 from app.files import Row
 from app.shelf import Shelf
 from app.similar import duplicates, nearest
@@ -85,10 +85,6 @@ def test_rows_are_read_a_part_at_a_time() -> None:
                 break
 
 
-def lightmbert(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["similar", *map(str, arguments)])
-
-
 def matches(result: Result) -> list[dict[str, Any]]:
     assert result.exit_code == 0, result.stderr
     return [json.loads(line) for line in result.stdout.splitlines()]
@@ -101,17 +97,17 @@ def write(path: Path, texts: Sequence[str]) -> Path:
 
 def test_a_query_finds_its_meaning_in_another_language(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", ["katt", "", "tax", "hund", "hund tax"])
-    result = lightmbert("dog", path, "-k", 2)
+    result = lightmbert("similar", "dog", path, "-k", 2)
     assert result.stdout == f"1.000  {path}:4  hund\n0.707  {path}:5  hund tax\n"
     assert result.stderr == f"{path} row 2 is blank\n"
-    best = matches(lightmbert("dog", path, "--json", "--threshold", 0.9))
+    best = matches(lightmbert("similar", "dog", path, "--json", "--threshold", 0.9))
     assert [(each["score"], each["found"]["row"]) for each in best] == [(1.0, 4)]
 
 
 def test_each_row_of_a_file_may_be_a_query(tmp_path: Path) -> None:
     english = write(tmp_path / "en.txt", ["cat", "dog"])
     swedish = write(tmp_path / "sv.txt", ["hund", "katt"])
-    found = matches(lightmbert("--queries", english, swedish, "-k", 1, "--json"))
+    found = matches(lightmbert("similar", "--queries", english, swedish, "-k", 1, "--json"))
     pairs = [(each["query"]["text"], each["found"]["text"]) for each in found]
     assert pairs == [("cat", "katt"), ("dog", "hund")]
 
@@ -119,7 +115,7 @@ def test_each_row_of_a_file_may_be_a_query(tmp_path: Path) -> None:
 def test_duplicates_are_told_once_and_across_files(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", ["hund", "tax"])
     write(tmp_path / "b.txt", ["katt", "dog"])
-    result = lightmbert("--duplicates", tmp_path)
+    result = lightmbert("similar", "--duplicates", tmp_path)
     assert result.stdout == f"1.000  {tmp_path}/a.txt:1  hund\n       {tmp_path}/b.txt:2  dog\n"
 
 
@@ -136,6 +132,6 @@ def test_what_cannot_be_searched_is_told(
     arguments: tuple[str, ...], status: int, told: str, tmp_path: Path
 ) -> None:
     file = write(tmp_path / "a.txt", ["hund"])
-    result = lightmbert(*(each.format(file=file) for each in arguments))
+    result = lightmbert("similar", *(each.format(file=file) for each in arguments))
     assert result.exit_code == status
     assert told in result.stderr.splitlines()[-1]

@@ -13,12 +13,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from commands import lightmbert
 from toy_student import write_model_dir
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from app import records
 from app.bulk import MAX_CHUNK_ROWS
-from app.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("jsonl", "parquet")
@@ -50,10 +50,6 @@ def texts(tmp_path: Path) -> Path:
 def write(path: Path, rows: int) -> Path:
     path.write_text("".join(f"{WORDS[i * i % 5]}\n" for i in range(rows)))
     return path
-
-
-def lightmbert(*arguments: object, given: bytes | None = None) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=given)
 
 
 def embedded(texts: Path, output: Path, *arguments: object) -> Result:
@@ -123,9 +119,9 @@ def test_a_run_that_is_killed_loses_nothing_that_was_kept(
     assert running.returncode == -signal.SIGKILL
     assert not output.exists()
     given = texts.read_bytes()
-    told = json.loads(lightmbert("embed", "-o", output, "--json", given=given).stdout)
+    told = json.loads(lightmbert("embed", "-o", output, "--json", stdin=given).stdout)
     assert 0 < told["answered_before"] < told["rows"] == ROWS
-    lightmbert("embed", "-o", whole := tmp_path / f"whole.{kind}", given=given)
+    lightmbert("embed", "-o", whole := tmp_path / f"whole.{kind}", stdin=given)
     assert output.read_bytes() == whole.read_bytes()
 
 
@@ -254,7 +250,7 @@ def test_progress_that_was_damaged_is_told(texts: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_left_where_no_row_was_answered(kind: str, tmp_path: Path) -> None:
     output = tmp_path / f"out.{kind}"
-    result = CliRunner().invoke(app, ["classify", "--task", "mood", "-o", str(output)], input="x")
+    result = lightmbert("classify", "--task", "mood", "-o", output, stdin="x")
     assert result.exit_code == 1
     assert list(tmp_path.iterdir()) == []
 

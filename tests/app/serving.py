@@ -105,6 +105,16 @@ async def serving(
         yield client
 
 
+def gating(name: str) -> LoadEngine:
+    """Gates the student in the folder of that name."""
+
+    def load(settings: Settings, metrics: Metrics) -> Engine:
+        kind = GatedEngine if settings.model_dir.name == name else Engine
+        return kind.load(settings, metrics)
+
+    return load
+
+
 @asynccontextmanager
 async def gated(model_dir: Path, **options: object) -> AsyncIterator[tuple[Client, GatedEngine]]:
     """A client and an engine whose only runner waits for `engine.session.gate.release()`."""

@@ -7,21 +7,20 @@ import shutil
 import threading
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from serving import ADMIN_KEY, Admin, Client, GatedEngine, serving
-from toy_student import WORDS, write_graph, write_model_dir, write_turned
+from serving import ADMIN_KEY, Admin, Client, gating, serving
+from toy_student import meanings, write_graph, write_model_dir, write_turned
 
 from app.engine import Engine
 from app.metrics import Metrics
 from app.runtime.session import StudentSession
 from app.settings import EMBEDDED_STUDENT, Settings
-
-Load = Callable[[Settings, Metrics], Engine]
+from app.students import LoadEngine
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +35,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def administered(
-    root: Path, load_engine: Load = Engine.load, *, also: tuple[str, ...] = (), **options: object
+    root: Path,
+    load_engine: LoadEngine = Engine.load,
+    *,
+    also: tuple[str, ...] = (),
+    **options: object,
 ) -> AsyncIterator[tuple[Client, Admin]]:
     """A service of toy-1, and of what else is named, that may be changed."""
     folders = tuple(root / name for name in ("toy-1", *also))
@@ -320,18 +323,8 @@ async def gone(session: "weakref.ref[StudentSession]") -> None:
         gc.enable()
 
 
-def gating(name: str) -> Load:
-    """Gates the student in the folder of that name."""
-
-    def load(settings: Settings, metrics: Metrics) -> Engine:
-        kind = GatedEngine if settings.model_dir.name == name else Engine
-        return kind.load(settings, metrics)
-
-    return load
-
-
 @contextmanager
-def held_back(name: str) -> Iterator[tuple[Load, threading.Event, threading.Event]]:
+def held_back(name: str) -> Iterator[tuple[LoadEngine, threading.Event, threading.Event]]:
     """A load of that folder says when it has begun, and waits until it may end."""
     begun, may_load = threading.Event(), threading.Event()
 
@@ -345,10 +338,3 @@ def held_back(name: str) -> Iterator[tuple[Load, threading.Event, threading.Even
         yield load, begun, may_load
     finally:
         may_load.set()
-
-
-def meanings(texts: list[str], turn: int) -> np.ndarray:
-    """(B, 4): the means of their words, special tokens included, by a student turned so far."""
-    sums = [np.sum([WORDS[word] for word in text.split()], axis=0) for text in texts]
-    lengths = [len(text.split()) + 2 for text in texts]
-    return np.stack([np.roll(s / n, turn) for s, n in zip(sums, lengths, strict=True)])

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serving import GatedEngine, serving
-from toy_student import write_model_dir, write_turned
+from serving import gating, serving
+from toy_student import meanings, write_model_dir, write_turned
 
 TEXTS = ["hund", "katt", "katt katt hund", "tax hund"]
 
@@ -28,8 +28,8 @@ async def test_each_request_gets_the_numbers_of_the_model_it_names(
             body = answer.json()
             assert body["model"] == (model or "toy")
             assert body["dimensions"] == (3 if model == "turned" else 4)
-            expected = [meaning(text, turn=model == "turned") for text in TEXTS]
-            assert np.allclose(body["embeddings"], [row[: body["dimensions"]] for row in expected])
+            expected = meanings(TEXTS, turn=int(model == "turned"))
+            assert np.allclose(body["embeddings"], expected[:, : body["dimensions"]])
 
 
 async def test_each_has_heads_of_its_own(toy_model_dir: Path, turned_dir: Path) -> None:
@@ -93,7 +93,7 @@ async def test_one_that_is_hopeless_does_not_take_the_other_down(
     toy_model_dir: Path, turned_dir: Path
 ) -> None:
     options = {"run_timeout_s": 1.0, "faults_until_exit": 1, "runners": 1}
-    async with serving((toy_model_dir, turned_dir), load_engine=gate_toy, **options) as http:
+    async with serving((toy_model_dir, turned_dir), load_engine=gating("toy"), **options) as http:
         assert (await http.embed("hund")).status_code == 500  # its run hangs
         toy = http.service.students.default
         async with asyncio.timeout(5):
@@ -112,7 +112,7 @@ async def test_one_that_is_hopeless_does_not_take_the_other_down(
 async def test_before_the_body_is_read_only_what_all_would_refuse_is_refused(
     toy_model_dir: Path, turned_dir: Path
 ) -> None:
-    async with serving((toy_model_dir, turned_dir), load_engine=gate_toy, runners=1) as http:
+    async with serving((toy_model_dir, turned_dir), load_engine=gating("toy"), runners=1) as http:
         toy = http.service.students.default.engine
         toy._forecast.learn = lambda run: None
         toy._forecast.seconds_per_token = 1.0  # so that whoever comes second would wait for long
@@ -123,18 +123,3 @@ async def test_before_the_body_is_read_only_what_all_would_refuse_is_refused(
         assert (await http.embed("katt", model="turned")).status_code == 200
         toy.session.gate.release(100)
         assert (await first).status_code == 200
-
-
-def gate_toy(settings: object, metrics: object) -> object:
-    """The default student is gated, the other is not."""
-    gated = settings.model_dir.name == "toy"
-    return (GatedEngine if gated else GatedEngine.__base__).load(settings, metrics)
-
-
-def meaning(text: str, *, turn: bool) -> np.ndarray:
-    """(4,): the mean of its words, special tokens included, before it is made a unit vector."""
-    words = {"hund": 0, "katt": 1, "tax": 2}
-    total = np.zeros(4)
-    for word in text.split():
-        total[(words[word] + turn) % 4] += 1
-    return total / (len(text.split()) + 2)

@@ -7,25 +7,22 @@ import math
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
-from fitted import WORDS, described, publish
+from fitted import WORDS, described, heads_of, publish, reweighted
 from serving import ADMIN_KEY, BEARING, Client, serving
 from toy_student import write_model_dir
 
 from app import heads as heads_module
 from app.bulk import Classify
 from app.head_file import HeadError, HeadFile
-from app.head_folder import _seal, read_head, remove_head
+from app.head_folder import read_head, remove_head
 from app.head_watch import HeadWatch
-from app.heads import Heads
 from app.metrics import Metrics
-from app.runtime.artifact import load_manifest
 
 
 @asynccontextmanager
@@ -271,40 +268,21 @@ def test_weights_that_are_no_such_head_are_refused(
     whole = {"weight": np.zeros((2, 4), np.float32), "bias": np.zeros(2, np.float32)}
     folder = publish(tmp_path)
     written = safetensors.numpy.save(whole | tensors)
-    [weights] = folder.glob("*.safetensors")
-    weights.write_bytes(written)
-    seal_again(folder, written)
+    reweighted(folder, written)
     with pytest.raises(HeadError, match=reason):
         read_head(folder)
 
 
 def test_what_is_no_safetensors_is_refused(tmp_path: Path) -> None:
     folder = publish(tmp_path)
-    [weights] = folder.glob("*.safetensors")
-    weights.write_bytes(b"\x80\x04K\x01.")  # a pickle
-    seal_again(folder, weights.read_bytes())
+    reweighted(folder, b"\x80\x04K\x01.")  # a pickle
     with pytest.raises(HeadError, match="cannot be read"):
         read_head(folder)
 
 
-def seal_again(folder: Path, written: bytes) -> None:
-    """As somebody would who knows how."""
-    found = json.loads((folder / "head.json").read_text())
-    found["weights"]["sha256"] = sha256(written).hexdigest()
-    found["seal"] = _seal(found)
-    (folder / "head.json").write_text(json.dumps(found))
-
-
-def heads_of(model_dir: Path, heads_dir: Path) -> tuple[Heads, Metrics]:
-    metrics = Metrics()
-    heads = Heads(load_manifest(model_dir), heads_dir, metrics, default=None)
-    heads.refresh()
-    return heads, metrics
-
-
 def test_a_name_of_the_models_own_is_refused(toy_model_dir: Path, tmp_path: Path) -> None:
     publish(tmp_path, described("topic"))
-    heads, _ = heads_of(toy_model_dir, tmp_path)
+    heads = heads_of(toy_model_dir, tmp_path)
     assert "toy ships with a head 'topic'; choose another name" in str(heads.refused["topic"])
     assert heads.named("topic").fitted is None
 
@@ -316,7 +294,7 @@ def test_there_are_no_more_than_a_process_can_show(
     monkeypatch.setattr(heads_module, "MAX_NAMES", 3)
     for name in ("a", "b", "c"):
         publish(tmp_path, described(name))
-    heads, _ = heads_of(toy_model_dir, tmp_path)
+    heads = heads_of(toy_model_dir, tmp_path)
     assert list(heads.fitted) == ["a", "b"]
     assert "2 fitted heads are in use" in str(heads.refused["c"])
     remove_head(tmp_path, "a")
@@ -338,7 +316,7 @@ def test_a_refused_head_is_told_once_and_taken_when_it_is_mended(
     folder = publish(tmp_path)
     [weights] = folder.glob("*.safetensors")
     weights.rename(tmp_path / "later")  # as when a folder is being copied
-    heads, metrics = heads_of(toy_model_dir, tmp_path)
+    heads = heads_of(toy_model_dir, tmp_path, metrics := Metrics())
     for _ in range(3):
         heads.refresh()
     assert [record.message for record in caplog.records] == ["a head was refused"]
@@ -356,7 +334,7 @@ def test_an_unreadable_folder_changes_nothing(
     toy_model_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     publish(tmp_path / "heads")
-    heads, _ = heads_of(toy_model_dir, tmp_path / "heads")
+    heads = heads_of(toy_model_dir, tmp_path / "heads")
     (tmp_path / "heads").rename(tmp_path / "aside")
     (tmp_path / "heads").write_text("not a folder")
     with caplog.at_level(logging.ERROR):

@@ -5,41 +5,25 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
-from fitted import described, publish
+from fitted import described, heads_of, publish, reweighted, sealed
 from serving import serving
 
 from app import head_folder
 from app.head_file import HeadError
 from app.head_fitting import check_new_name
-from app.head_folder import _seal, list_heads, read_head, remove_head
-from app.heads import Heads
-from app.metrics import Metrics
-from app.runtime.artifact import load_manifest
+from app.head_folder import list_heads, read_head, remove_head
 from app.settings import Settings
 
 BIAS = {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}
 
 
-def sealed(folder: Path, **changed: object) -> None:
-    """Change what the head says of itself, as somebody would who knows how."""
-    found = json.loads((folder / "head.json").read_text()) | changed
-    found["seal"] = _seal(found)
-    (folder / "head.json").write_text(json.dumps(found))
-
-
 def weighted(written: bytes) -> Callable[[Path], None]:
-    def spoil(folder: Path) -> None:
-        (folder / "other.safetensors").write_bytes(written)
-        hashed = {"file": "other.safetensors", "sha256": sha256(written).hexdigest()}
-        sealed(folder, weights=hashed)
-
-    return spoil
+    return lambda folder: reweighted(folder, written)
 
 
 def without_numpy_type() -> bytes:
@@ -224,9 +208,3 @@ def test_of_a_link_only_the_link_is_removed(tmp_path: Path) -> None:
     remove_head(tmp_path / "heads", "pets")
     assert not list((tmp_path / "heads").iterdir())
     assert read_head(folder).file.name == "pets"
-
-
-def heads_of(model_dir: Path, heads_dir: Path) -> Heads:
-    heads = Heads(load_manifest(model_dir), heads_dir, Metrics(), default=None)
-    heads.refresh()
-    return heads

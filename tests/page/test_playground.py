@@ -10,10 +10,10 @@ import httpx
 import numpy as np
 import pytest
 from browsing import opened, settled
+from fitted import described
 from playwright.sync_api import Browser, Page, Request, expect
 from served import ROOT, Service, served
 
-from app.head_file import HeadFile
 from app.head_folder import publish_head
 from app.runtime.artifact import load_manifest
 
@@ -68,18 +68,7 @@ def test_labels_and_numbers_are_those_of_the_api(page: Page, service: Service) -
 def test_a_fitted_head_is_offered_as_a_task(browser: Browser, tmp_path: Path) -> None:
     manifest = load_manifest(ROOT / "models" / "lightmbert-mini")
     on = {"model": manifest.name, "revision": manifest.revision, "dimension": 384}
-    shares = {"accuracy": 1, "accuracy_low": 1, "accuracy_high": 1, "macro_f1": 1}
-    head = HeadFile.model_validate(
-        {
-            "name": "tickets",
-            "fitted_on": on,
-            "task": {"labels": ["delivery", "payment"]},
-            "weights": {"file": "head.safetensors", "sha256": "0" * 64},
-            "expected": {"rows": 12, **shares, "calibration_error": 0},
-            "created": "2026-11-21",
-            "data_sha256": "0" * 64,
-        }
-    )
+    head = described("tickets", ("delivery", "payment"), on=on)
     nothing = np.zeros((2, 384), dtype=np.float32)
     publish_head(tmp_path, head, weight=nothing, bias=np.array([1, 0], np.float32))
     with served(heads_dir=tmp_path) as own, opened(browser, f"{own.url}/") as page:

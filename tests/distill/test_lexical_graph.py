@@ -7,11 +7,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from tiny_encoder import TEXTS, a_lexical_head, tiny_tokenizer, write_encoder_with_heads
+from tiny_encoder import TEXTS, a_lexical_head, tiny_tokenizer
+from tiny_model import write_model_dir
 
 from app.engine import Engine
 from app.metrics import Metrics
-from app.runtime.artifact import Tolerance, load_manifest
+from app.runtime.artifact import load_manifest
 from app.runtime.outputs import probabilities
 from app.runtime.providers import open_session
 from app.runtime.session import StudentSession
@@ -19,9 +20,6 @@ from app.runtime.tokenizer import Tokenizer, pad
 from app.settings import Settings
 from distill.encoders import TorchEncoder
 from distill.evidence import shrink_evidence
-from distill.export import Card, export_student
-from distill.heads import save_head
-from distill.quantize import quantize_student
 
 TABLE = "heads.language.table"
 HALF_STEP = 0.5 / 127
@@ -29,27 +27,16 @@ MANY = (*TEXTS, "a dog a cat a dog", "wald")
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_encoder_with_heads(tmp_path_factory.mktemp("lexical") / "encoder")
-    save_head(folder, a_lexical_head(tiny_tokenizer()))
-    return folder
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """In fp32, int8 and fp16; golden outputs and parity held every one of them to torch."""
+    root = tmp_path_factory.mktemp("lexical")
+    return write_model_dir(root, heads=[a_lexical_head(tiny_tokenizer())])
 
 
 @pytest.fixture(scope="module")
-def model(encoder: Path) -> Path:
-    """In fp32, int8 and fp16; golden outputs and parity held every one of them to torch."""
-    folder = encoder.parent / "model"
-    card = Card("tiny", "1", "Apache-2.0", ("en",), 48, TEXTS, "r.toml", "0" * 64)
-    export_student(encoder, folder, card=card, min_cosine=0.9999)
-    loose = Tolerance(min_cosine=0.9, max_probability_error=0.5)
-    quantize_student(
-        folder,
-        tolerances={"int8-avx2": loose, "fp16": loose},
-        calibration=TEXTS,
-        texts=TEXTS,
-        keep_fp32=True,
-    )
-    return folder
+def encoder(model: Path) -> Path:
+    """What it was made of."""
+    return model.parent / "encoder"
 
 
 def graph_of(model: Path, precision: str) -> onnx.ModelProto:

@@ -9,18 +9,13 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from commands import lightmbert
 from test_cli import is_ready, process, wait_for
-from typer.testing import CliRunner, Result
 
-from app.cli import app
 from app.closed_loop import Asked, Load, ask_engine, bodies, cell
 from app.errors import OverloadedError
 
 QUICK = ("--seconds", "0.2", "--callers", "1,2", "--words", "2,4")
-
-
-def lightmbert(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["bench", *map(str, arguments)])
 
 
 def load(**given: int) -> Load:
@@ -69,7 +64,7 @@ async def test_a_caller_asks_again_when_it_is_answered_and_not_before() -> None:
 
 
 def test_a_model_folder_is_measured_in_this_process(toy_model_dir: Path) -> None:
-    result = lightmbert(*QUICK, "--model-dir", toy_model_dir, "--json")
+    result = lightmbert("bench", *QUICK, "--model-dir", toy_model_dir, "--json")
     assert result.exit_code == 0, result.stderr
     told = json.loads(result.stdout)
     assert (told["kind"], told["model"]) == ("closed loop", "toy")
@@ -86,7 +81,7 @@ def test_a_service_is_measured_and_no_figure_goes_without_what_it_is_not(
     with process("serve", "--port", 0, "--model-dir", toy_model_dir) as running:
         url = running.stdout.readline().split()[1].removesuffix("/")
         wait_for(lambda: is_ready(url))
-        result = lightmbert(*QUICK, "--url", url, "--texts", 2)
+        result = lightmbert("bench", *QUICK, "--url", url, "--texts", 2)
     assert result.exit_code == 0, result.stderr
     told, _, head, *rows = result.stdout.splitlines()
     assert "not systems, which are compared by tests/bench" in told
@@ -101,9 +96,9 @@ def test_a_service_that_wants_a_key_gets_it_from_the_environment(
     with process("serve", "--port", 0, "--model-dir", toy_model_dir) as running:
         url = running.stdout.readline().split()[1].removesuffix("/")
         wait_for(lambda: is_ready(url))
-        assert lightmbert(*QUICK, "--url", url).exit_code == 0
+        assert lightmbert("bench", *QUICK, "--url", url).exit_code == 0
         monkeypatch.delenv("LIGHTMBERT_API_KEY")
-        refused = lightmbert(*QUICK, "--url", url)
+        refused = lightmbert("bench", *QUICK, "--url", url)
     assert refused.exit_code == 1
     assert "some requests were never answered" in refused.stderr
 
@@ -132,7 +127,7 @@ def others_url() -> Iterator[str]:
 
 
 def test_another_system_is_not_measured(others_url: str) -> None:
-    result = lightmbert("--url", others_url)
+    result = lightmbert("bench", "--url", others_url)
     assert result.exit_code == 1
     assert f"{others_url} is no LightMBERT service" in result.stderr
 
@@ -149,7 +144,7 @@ def test_another_system_is_not_measured(others_url: str) -> None:
 def test_what_cannot_be_measured_is_told_in_one_line(
     arguments: tuple[str, ...], status: int, told: str
 ) -> None:
-    result = lightmbert(*arguments)
+    result = lightmbert("bench", *arguments)
     assert result.exit_code == status
     [line] = result.stderr.splitlines()
     assert line.startswith(f"lightmbert: {told}")

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import lightmbert
 from hypothesis import given
 from hypothesis import strategies as st
 from serving import Client, serving
 from toy_student import write_model_dir
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from app.admission import Terms
-from app.cli import app
 from app.engine import Engine
 from app.errors import DeadlineExceededError, InputError
 from app.metrics import Metrics
@@ -259,10 +259,7 @@ def test_any_labels_and_template_are_read_or_refused(
 
 def classify_rows(model_dir: Path, tmp_path: Path, *options: str) -> Result:
     (tmp_path / "rows.txt").write_text("hund\nkatt katt\n")
-    return CliRunner().invoke(
-        app,
-        ["classify", "--model-dir", str(model_dir), *options, str(tmp_path / "rows.txt")],
-    )
+    return lightmbert("classify", "--model-dir", model_dir, *options, tmp_path / "rows.txt")
 
 
 def test_the_command_line_takes_labels(model_dir: Path, tmp_path: Path) -> None:

@@ -128,18 +128,29 @@ def _on_http_error(request: Request, error: Exception) -> Response:
         405: ("method_not_allowed", f"{path} does not answer {request.method}"),
     }.get(error.status_code, ("invalid_input", str(error.detail)))
     told = Told(error.status_code, code, message)
-    return error_response(told, dialect_of(request), error.headers)
+    headers = {"allow": _allowed(request)} if error.status_code == 405 else error.headers
+    return error_response(told, dialect_of(request), headers)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of all routes of this path; the framework names those of the first."""
+    methods = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+    return ", ".join(method for method in methods if _is_route(request, method=method))
 
 
 def _meant(request: Request) -> str:
     """The route that a base URL with a slash at its end, or /v1 twice, would have led to."""
     parts = [part for part, _ in groupby(filter(None, request.url.path.split("/")))]
     near = "/" + "/".join(parts)
-    asked = {**request.scope, "path": near}
-    there = near != request.url.path and any(
-        route.matches(asked)[0] is Match.FULL for route in request.app.routes
+    return (
+        f"; there is {near}" if near != request.url.path and _is_route(request, path=near) else ""
     )
-    return f"; there is {near}" if there else ""
+
+
+def _is_route(request: Request, **changes: str) -> bool:
+    """Whether the request, with these changes of its scope, would be answered."""
+    asked = {**request.scope, **changes}
+    return any(route.matches(asked)[0] is Match.FULL for route in request.app.routes)
 
 
 def _on_hang_up(request: Request, error: Exception) -> Response:

@@ -82,7 +82,9 @@ async def reference(request: Request) -> Response:
 @router.head("/playground/{name}", include_in_schema=False)
 @router.get("/playground/{name}", include_in_schema=False)
 async def part(request: Request, name: str) -> Response:
-    """A file that the two pages load."""
+    """A file that the two pages load, whose own paths are from the root."""
+    if name.endswith(".html"):
+        raise HTTPException(404)
     return _answer(request, name)
 
 

@@ -66,7 +66,7 @@ async def test_a_page_may_be_asked_for_its_head_alone(path: str, toy_model_dir: 
 @pytest.mark.parametrize(
     "name",
     [
-        *("nothing.js", "jsconfig.json", "README.md"),
+        *("nothing.js", "jsconfig.json", "README.md", "index.html", "docs.html"),
         *("..%2Fmain.py", "%2e%2e/main.py"),
     ],
 )

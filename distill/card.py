@@ -19,13 +19,14 @@ def card(
     confidence: str = "",
 ) -> str:
     """CARD.md: identity, variants, tasks, data, weaknesses, confidence, scores."""
+    told_by = f"Of `{evaluation.systems[-1].name}`, as it answers.\n\n"
     sections = [
         _identity(manifest, table),
         "## Variants\n\n" + _variants(speeds, threads),
         "## Tasks\n\n" + _tasks(manifest),
         *(["## Data\n\n" + _data(table.data)] if table.data else []),
         "## What it is weak at\n\n" + "\n".join([*_told(table), *_weakest(evaluation, table)]),
-        *([f"## Confidence\n\n{confidence}"] if confidence else []),
+        *(["## Confidence\n\n" + told_by + confidence] if confidence else []),
         "## Scores\n\n" + _scores(evaluation, table),
     ]
     return "\n\n".join(sections)

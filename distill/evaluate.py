@@ -31,6 +31,7 @@ from distill.report import retention_tables, summary_json, summary_rows, tables
 from distill.speed import speeds
 from distill.suite import Evaluation, Results, System, chances, classifications, measure
 from distill.tables.evaluate import EvaluateTable, SystemTable
+from distill.zero_shot import zero_shot_scale
 
 Named = tuple[str, Encoder]
 
@@ -189,29 +190,21 @@ def _write_json(path: Path, content: object) -> None:
 
 
 def _tell(model_dir: Path, evaluation: Evaluation, table: EvaluateTable, *, threads: int) -> None:
-    """Put scores into the folder's manifest, and write its card."""
-    manifest = load_manifest(model_dir)
-    metrics = {name: _defined(_means(evaluation.system(name))) for name in _served(table)}
+    """Put scores and scale into the folder's manifest, and write its card."""
+    manifest, served = load_manifest(model_dir), _served(table)
+    metrics = {name: _defined(_means(evaluation.system(name))) for name in served}
     provenance = manifest.provenance.model_copy(update={"metrics": metrics})
     manifest = manifest.model_copy(update={"provenance": provenance})
+    confidence = ""
+    if served:
+        last = FolderEncoder(model_dir, precision=served[-1], threads=threads)
+        if table.zero_shot is not None:
+            scale = zero_shot_scale(last, table.zero_shot, table.languages)
+            manifest = manifest.model_copy(update={"zero_shot": scale})
+        confidence = confidence_tables(last, table)
     save_manifest(model_dir, manifest)
     measured = speeds(model_dir, manifest, threads=threads)
     text = card(
-        manifest,
-        evaluation,
-        table,
-        speeds=measured,
-        threads=threads,
-        confidence=_confidence(model_dir, table, threads=threads),
+        manifest, evaluation, table, speeds=measured, threads=threads, confidence=confidence
     )
     (model_dir / "CARD.md").write_text(text, encoding="utf-8")
-
-
-def _confidence(model_dir: Path, table: EvaluateTable, *, threads: int) -> str:
-    """Of the variant that was measured last."""
-    served = _served(table)
-    if not served:
-        return ""
-    encoder = FolderEncoder(model_dir, precision=served[-1], threads=threads)
-    tables_of = confidence_tables(encoder, table)
-    return f"Of `{served[-1]}`, as it answers.\n\n{tables_of}" if tables_of else ""

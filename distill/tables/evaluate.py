@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from app.runtime.artifact import Precision, TaskName
 from distill.tables.finetune import HeadTable
@@ -61,6 +61,21 @@ class ClassificationTable(Table):
     rows: LabelledFolder
 
 
+class ZeroShotTable(Table):
+    """On which rows the scale of labels by similarity is fitted, for the manifest."""
+
+    rows: LabelledFolder
+    template: str
+    """What is embedded for a label; `{}` in it stands for the label."""
+
+    @field_validator("template")
+    @classmethod
+    def _has_one_gap(cls, template: str) -> str:
+        if template.count("{}") != 1:
+            raise ValueError(f"{template!r} must hold {{}} once")
+        return template
+
+
 class MtebTable(Table):
     """Tasks of the `mteb` library, which fetches their data; needs the extra mteb."""
 
@@ -104,6 +119,8 @@ class EvaluateTable(Table):
     max_sts_pairs: PositiveInt | None = None
     """Per language, the first ones of its split."""
     classification: tuple[ClassificationTable, ...] = ()
+    zero_shot: ZeroShotTable | None = None
+    """The manifest keeps what it says where this is left out."""
     mteb: MtebTable | None = None
     max_tokens: PositiveInt
     """At which encoders cut a text; folders say so themselves."""

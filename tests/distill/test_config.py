@@ -8,7 +8,9 @@ from tiny_world import World, recipe, sentence_table, train_table
 from distill.config import RecipeError, load_recipe, require
 
 RECIPES = sorted(Path(__file__).parents[2].glob("distill/recipes/*.toml"))
-VARIABLES = {name: f"/{name}" for name in ("DATA", "MINILM", "TEACHER", "STUDENT", "CORPUS")}
+VARIABLES = {
+    name: f"/{name}" for name in ("DATA", "MINILM", "PHRASES", "TEACHER", "STUDENT", "CORPUS")
+}
 VERBS = (
     "tokenizer",
     "align",

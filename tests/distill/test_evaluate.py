@@ -251,3 +251,18 @@ def test_an_encoder_reads_no_further_than_it_was_told(world: World) -> None:
     )
     assert np.abs(whole[0] - whole[1]).max() > 0.01
     np.testing.assert_allclose(cut[1], cut[0], atol=1e-6)
+
+
+def test_the_manifest_is_told_the_scale_of_labels_by_similarity(
+    model_dir: Path, teacher: Path, data: Path, tmp_path: Path
+) -> None:
+    before = load_manifest(model_dir).zero_shot
+    table = evaluate_table(model_dir, teacher, data, tmp_path / "report")
+    folder = data / "named"
+    folder.mkdir()
+    named = {"text": ["hund", "katt"], "label": ["dog", "cat"]}
+    pa.parquet.write_table(pa.table(named), folder / "sv.parquet")
+    rows = {"folder": folder, "text_column": "text", "label_column": "label", "where": {}}
+    table |= {"zero_shot": {"template": "{}", "rows": rows}}
+    run(recipe(tmp_path / "run", evaluate=table))
+    assert load_manifest(model_dir).zero_shot != before

@@ -3,13 +3,15 @@ PYTHON ?= python3.11
 VENV := .venv
 CLIENTS := .clients
 BIN := $(VENV)/bin
+DISTILL := $(BIN)/lightmbert distill
+RECIPES := distill/recipes
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-slow conformance bench check fix setup-distill clean
+.PHONY: help serve test test-slow conformance bench check fix setup-distill student student-settings student-variants clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.serve  ## Set up and run the service on the embedded student
 	$(BIN)/lightmbert serve
@@ -40,6 +42,14 @@ fix: $(VENV)/.dev  ## Format and autofix
 
 setup-distill: $(VENV)/.dev  ## Set up training (torch) without running anything
 
+student: student-settings runs/mini-6-ship/evaluation.json  ## Make lightmbert-mini anew, in hours (see distill/README.md)
+
+student-settings:
+	@test -n "$(DATA)" -a -n "$(MINILM)" -a -n "$(PHRASES)" || \
+		{ echo "make student needs DATA=... MINILM=... PHRASES=..., see distill/README.md"; exit 2; }
+
+student-variants: runs/mini-7-variants/lightmbert-mini/manifest.json  ## All its variants, from what student left
+
 clean:  ## Remove the virtual environments and caches
 	rm -rf $(VENV) $(CLIENTS) .bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
@@ -62,3 +72,31 @@ $(CLIENTS)/.complete: tests/conformance/clients.txt
 	$(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	@touch $@
+
+# The road to lightmbert-mini, step by step; where it was left it goes on.
+runs/mini-1-tokenizer/tokenizer.json: | $(VENV)/.dev
+	$(DISTILL) tokenizer $(RECIPES)/mini-1-tokenizer.toml
+
+runs/mini-2-align/encoder/model.safetensors: runs/mini-1-tokenizer/tokenizer.json
+	$(DISTILL) align $(RECIPES)/mini-2-align.toml
+
+runs/mini-3-teacher/encoder/model.safetensors: runs/mini-2-align/encoder/model.safetensors
+	$(DISTILL) train $(RECIPES)/mini-3-teacher.toml
+
+runs/mini-4-student/encoder/model.safetensors: runs/mini-3-teacher/encoder/model.safetensors
+	$(DISTILL) train $(RECIPES)/mini-4-student.toml
+
+runs/mini-5-settle/encoder/model.safetensors: runs/mini-4-student/encoder/model.safetensors
+	$(DISTILL) train $(RECIPES)/mini-5-settle.toml
+
+runs/mini-5-settle/encoder/heads/language.json: runs/mini-5-settle/encoder/model.safetensors
+	$(DISTILL) finetune $(RECIPES)/mini-5-settle.toml
+
+runs/mini-6-ship/evaluation.json: runs/mini-5-settle/encoder/heads/language.json
+	$(DISTILL) export $(RECIPES)/mini-6-ship.toml
+	$(DISTILL) quantize $(RECIPES)/mini-6-ship.toml
+	$(DISTILL) evaluate $(RECIPES)/mini-6-ship.toml
+
+runs/mini-7-variants/lightmbert-mini/manifest.json: runs/mini-5-settle/encoder/heads/language.json
+	$(DISTILL) export $(RECIPES)/mini-7-variants.toml
+	$(DISTILL) quantize $(RECIPES)/mini-7-variants.toml

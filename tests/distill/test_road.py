@@ -1,0 +1,77 @@
+"""The road to lightmbert-mini: `make student` is too long to be run, but not to be read."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from distill.config import load_recipe
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = {"DATA": "/data", "MINILM": "/minilm", "PHRASES": "/phrases"}
+STEPS = [
+    ("tokenizer", "mini-1-tokenizer"),
+    ("align", "mini-2-align"),
+    ("train", "mini-3-teacher"),
+    ("train", "mini-4-student"),
+    ("train", "mini-5-settle"),
+    ("finetune", "mini-5-settle"),
+    ("export", "mini-6-ship"),
+    ("quantize", "mini-6-ship"),
+    ("evaluate", "mini-6-ship"),
+]
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def steps(target: str) -> list[tuple[str, str]]:
+    """What would be run if nothing were there yet."""
+    told = make("--always-make", "--dry-run", target, *map("=".join, SETTINGS.items()))
+    assert told.returncode == 0, told.stderr
+    return re.findall(r"lightmbert distill (\w+) distill/recipes/([\w-]+)\.toml", told.stdout)
+
+
+def recipe(name: str) -> dict[str, Any]:
+    return load_recipe(ROOT / f"distill/recipes/{name}.toml", SETTINGS).recipe.model_dump()
+
+
+def test_one_command_goes_every_step_in_order() -> None:
+    assert steps("student") == STEPS
+
+
+def test_the_variants_are_made_from_what_the_road_left() -> None:
+    made = [*STEPS[:6], ("export", "mini-7-variants"), ("quantize", "mini-7-variants")]
+    assert steps("student-variants") == made
+
+
+def test_nothing_is_begun_before_all_settings_are_there() -> None:
+    told = make("student", "DATA=/data", "PHRASES=/phrases", "MINILM=")
+    assert told.returncode == 2
+    assert told.stdout.splitlines()[0].startswith("make student needs DATA=... MINILM=...")
+
+
+def test_each_step_starts_where_the_one_before_ended() -> None:
+    align, teacher, student = map(recipe, ("mini-2-align", "mini-3-teacher", "mini-4-student"))
+    settle, ship, variants = map(recipe, ("mini-5-settle", "mini-6-ship", "mini-7-variants"))
+    assert align["align"]["tokenizer"] == recipe("mini-1-tokenizer")["run"]["folder"]
+    for step, before in ((teacher, align), (student, teacher), (settle, student)):
+        assert Path(step["train"]["start"]) == before["run"]["folder"] / "encoder"
+    assert student["train"]["teacher"] == student["train"]["start"]
+    for last in (ship, variants):
+        assert last["export"]["encoder"] == settle["run"]["folder"] / "encoder"
+
+
+def test_the_variants_differ_from_what_ships_in_how_many_there_are_alone() -> None:
+    ship, variants = recipe("mini-6-ship"), recipe("mini-7-variants")
+    assert set(ship["quantize"]["variants"]) < set(variants["quantize"]["variants"])
+    assert not ship["quantize"]["keep_fp32"]
+    assert variants["quantize"]["keep_fp32"]
+    for told in (ship["export"], variants["export"], ship["quantize"], variants["quantize"]):
+        for key in ("model_dir", "variants", "keep_fp32"):
+            told.pop(key, None)
+    assert ship["export"] == variants["export"]
+    assert ship["quantize"] == variants["quantize"]

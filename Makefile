@@ -42,13 +42,13 @@ fix: $(VENV)/.dev  ## Format and autofix
 
 setup-distill: $(VENV)/.dev  ## Set up training (torch) without running anything
 
-student: student-settings runs/mini-6-ship/evaluation.json  ## Make lightmbert-mini anew, in hours (see distill/README.md)
+student: student-settings runs/mini-6-ship/.complete  ## Make lightmbert-mini anew, in hours (see distill/README.md)
 
 student-settings:
 	@test -n "$(DATA)" -a -n "$(MINILM)" -a -n "$(PHRASES)" || \
-		{ echo "make student needs DATA=... MINILM=... PHRASES=..., see distill/README.md"; exit 2; }
+		{ echo "say DATA=... MINILM=... PHRASES=..., see distill/README.md"; exit 2; }
 
-student-variants: runs/mini-7-variants/lightmbert-mini/manifest.json  ## All its variants, from what student left
+student-variants: student-settings runs/mini-7-variants/.complete  ## All its variants, from what student left
 
 clean:  ## Remove the virtual environments and caches
 	rm -rf $(VENV) $(CLIENTS) .bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
@@ -89,14 +89,19 @@ runs/mini-4-student/encoder/model.safetensors: runs/mini-3-teacher/encoder/model
 runs/mini-5-settle/encoder/model.safetensors: runs/mini-4-student/encoder/model.safetensors
 	$(DISTILL) train $(RECIPES)/mini-5-settle.toml
 
-runs/mini-5-settle/encoder/heads/language.json: runs/mini-5-settle/encoder/model.safetensors
+# Verbs that write several files, some of them early, leave a mark when all are there.
+runs/mini-5-settle/.heads: runs/mini-5-settle/encoder/model.safetensors
 	$(DISTILL) finetune $(RECIPES)/mini-5-settle.toml
+	@touch $@
 
-runs/mini-6-ship/evaluation.json: runs/mini-5-settle/encoder/heads/language.json
+runs/mini-6-ship/.complete: runs/mini-5-settle/.heads
 	$(DISTILL) export $(RECIPES)/mini-6-ship.toml
 	$(DISTILL) quantize $(RECIPES)/mini-6-ship.toml
 	$(DISTILL) evaluate $(RECIPES)/mini-6-ship.toml
+	@touch $@
 
-runs/mini-7-variants/lightmbert-mini/manifest.json: runs/mini-5-settle/encoder/heads/language.json
+runs/mini-7-variants/.complete: runs/mini-5-settle/.heads
 	$(DISTILL) export $(RECIPES)/mini-7-variants.toml
 	$(DISTILL) quantize $(RECIPES)/mini-7-variants.toml
+	$(DISTILL) evaluate $(RECIPES)/mini-7-variants.toml
+	@touch $@

@@ -1,9 +1,12 @@
 """The road to lightmbert-mini: `make student` is too long to be run, but not to be read."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from distill.config import load_recipe
 
@@ -23,8 +26,12 @@ STEPS = [
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    # Not as a part of the make that runs the tests, whose flags and variables it would inherit.
+    alone = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MF"))
+    }
     return subprocess.run(
-        ["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        ["make", *arguments], cwd=ROOT, env=alone, capture_output=True, text=True, check=False
     )
 
 
@@ -44,14 +51,15 @@ def test_one_command_goes_every_step_in_order() -> None:
 
 
 def test_the_variants_are_made_from_what_the_road_left() -> None:
-    made = [*STEPS[:6], ("export", "mini-7-variants"), ("quantize", "mini-7-variants")]
-    assert steps("student-variants") == made
+    made = [(verb, "mini-7-variants") for verb in ("export", "quantize", "evaluate")]
+    assert steps("student-variants") == [*STEPS[:6], *made]
 
 
-def test_nothing_is_begun_before_all_settings_are_there() -> None:
-    told = make("student", "DATA=/data", "PHRASES=/phrases", "MINILM=")
+@pytest.mark.parametrize("target", ["student", "student-variants"])
+def test_nothing_is_begun_before_all_settings_are_there(target: str) -> None:
+    told = make(target, "DATA=/data", "PHRASES=/phrases", "MINILM=")
     assert told.returncode == 2
-    assert told.stdout.splitlines()[0].startswith("make student needs DATA=... MINILM=...")
+    assert told.stdout.splitlines()[0].startswith("say DATA=... MINILM=... PHRASES=...")
 
 
 def test_each_step_starts_where_the_one_before_ended() -> None:
@@ -61,8 +69,13 @@ def test_each_step_starts_where_the_one_before_ended() -> None:
     for step, before in ((teacher, align), (student, teacher), (settle, student)):
         assert Path(step["train"]["start"]) == before["run"]["folder"] / "encoder"
     assert student["train"]["teacher"] == student["train"]["start"]
+    settled = settle["run"]["folder"] / "encoder"
+    assert set(settle["finetune"]["encoders"]) == {settled, Path(student["train"]["teacher"])}
     for last in (ship, variants):
-        assert last["export"]["encoder"] == settle["run"]["folder"] / "encoder"
+        assert last["export"]["encoder"] == settled
+        made = {last[verb]["model_dir"] for verb in ("export", "quantize", "evaluate")}
+        assert len(made) == 1
+        assert last["evaluate"]["encoders"]["student"] == str(settled)
 
 
 def test_the_variants_differ_from_what_ships_in_how_many_there_are_alone() -> None:
@@ -75,3 +88,4 @@ def test_the_variants_differ_from_what_ships_in_how_many_there_are_alone() -> No
             told.pop(key, None)
     assert ship["export"] == variants["export"]
     assert ship["quantize"] == variants["quantize"]
+    assert ship["evaluate"]["zero_shot"] == variants["evaluate"]["zero_shot"]

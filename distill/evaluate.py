@@ -195,14 +195,15 @@ def _tell(model_dir: Path, evaluation: Evaluation, table: EvaluateTable, *, thre
     metrics = {name: _defined(_means(evaluation.system(name))) for name in served}
     provenance = manifest.provenance.model_copy(update={"metrics": metrics})
     manifest = manifest.model_copy(update={"provenance": provenance})
+    save_manifest(model_dir, manifest)  # what was measured, even if no scale can be fitted
     confidence = ""
     if served:
         last = FolderEncoder(model_dir, precision=served[-1], threads=threads)
         if table.zero_shot is not None:
             scale = zero_shot_scale(last, table.zero_shot, table.languages)
             manifest = manifest.model_copy(update={"zero_shot": scale})
+            save_manifest(model_dir, manifest)
         confidence = confidence_tables(last, table)
-    save_manifest(model_dir, manifest)
     measured = speeds(model_dir, manifest, threads=threads)
     text = card(
         manifest, evaluation, table, speeds=measured, threads=threads, confidence=confidence

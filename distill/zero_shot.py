@@ -25,25 +25,28 @@ def zero_shot_scale(encoder: Encoder, table: ZeroShotTable, languages: Iterable[
     """What a manifest says of labels by similarity, from all languages' rows together.
 
     Raises:
-        CorpusError: no language has a file, one cannot be read, or texts are no nearer to their
-            own labels than to others.
+        CorpusError: no language has a file, one cannot be read, there is one label only, or texts
+            are hardly nearer to their own labels than to others.
     """
     rows = [
         read_labelled(table.rows.of(lang)) for lang in languages_in(table.rows.folder, languages)
     ]
     labels = sorted({label for each in rows for label in each.known})
+    if len(labels) < 2:
+        raise CorpusError(f"{table.rows.folder} has the label {labels[0]!r} only; two are needed")
     named = embeddings(encoder, [table.template.format(label) for label in labels])  # (C, H)
     cosines = np.concatenate([embeddings(encoder, each.texts) @ named.T for each in rows])
     targets = np.concatenate([each.targets(labels) for each in rows])
     several = LogisticRegression(C=_NO_PRIOR).fit(cosines.reshape(-1, 1), targets.ravel())
     slope = float(several.coef_[0, 0])
-    if slope <= 0:
+    middle = float(-several.intercept_[0]) / slope if slope else np.inf
+    if slope <= 0 or abs(middle) > 1:
         raise CorpusError(
-            f"{table.rows.folder}: texts are no nearer to their own labels than to others; "
+            f"{table.rows.folder}: texts are hardly nearer to their own labels than to others; "
             "no scale makes probabilities of such cosines"
         )
     return ZeroShot(
         temperature=temperature_of(cosines, targets, "single"),
         multi_temperature=1 / slope,
-        middle=float(-several.intercept_[0]) / slope,
+        middle=middle,
     )

@@ -101,7 +101,7 @@ class ClassificationTask(_Contract):
 class ZeroShot(_Contract):
     """How the cosine of a text and a label becomes a probability; it depends on the student.
 
-    The defaults were measured on lightmbert-mini, see distill/NOTES.md.
+    The defaults were measured on lightmbert-mini 0.1.1, see distill/NOTES.md; `evaluate` fits them.
     """
 
     temperature: Temperature = 0.087

@@ -54,8 +54,26 @@ def test_the_scale_is_that_under_which_the_labels_are_likeliest(tmp_path: Path) 
 
 def test_labels_that_texts_stay_away_from_give_no_scale(tmp_path: Path) -> None:
     wrong = table(tmp_path, (80.0, "food"), (10.0, "sport"))
-    with pytest.raises(CorpusError, match="no nearer to their own labels than to others"):
+    with pytest.raises(CorpusError, match="hardly nearer to their own labels than to others"):
         zero_shot_scale(Directions(), wrong, ["en"])
+
+
+def test_one_label_gives_no_scale(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="has the label 'food' only"):
+        zero_shot_scale(Directions(), table(tmp_path, (10.0, "food")), ["en"])
+
+
+def test_labels_that_texts_hardly_tell_apart_give_no_scale(tmp_path: Path) -> None:
+    # Five labels a degree apart, of which the nearest is right as rarely as the others: at no
+    # cosine is one as likely as not.
+    texts = [
+        (44.0, str(number))
+        for number, count in enumerate((19, 20, 20, 20, 21))
+        for _ in range(count)
+    ]
+    LABELS.update({f"about {number}": float(number) for number in range(5)})
+    with pytest.raises(CorpusError, match="hardly nearer"):
+        zero_shot_scale(Directions(), table(tmp_path, *texts), ["en"])
 
 
 @pytest.mark.parametrize("template", ["about", "{} or {}"])

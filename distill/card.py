@@ -94,7 +94,8 @@ def _weakest(evaluation: Evaluation, table: EvaluateTable) -> list[str]:
     system = evaluation.systems[-1]
     lines = []
     for benchmark in evaluation.benchmarks:
-        lowest = sorted(system.scores(benchmark).items(), key=lambda item: item[1])[:3]
+        missed = [item for item in system.scores(benchmark).items() if item[1] < 1]
+        lowest = sorted(missed, key=lambda item: item[1])[:3]
         listed = ", ".join(f"{language} {score:.3f}" for language, score in lowest)
         if listed:
             lines.append(f"- Lowest ({system.name}): {listed} ({meaning(benchmark, table)})")

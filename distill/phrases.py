@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
+SCHEMA = pa.schema([("text", pa.string()), ("text_en", pa.string()), ("source", pa.string())])
 Names = dict[str, str]
 """A sign or code, the same in every language -> what it is called."""
 
@@ -41,7 +42,7 @@ def main(
             # What is called alike was left untranslated, or needs no learning.
             if english[source].get(what, text) != text
         ]
-        pq.write_table(pa.Table.from_pylist(rows), out / f"{language}.parquet")
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), out / f"{language}.parquet")
         typer.echo(f"{language} {len(rows):,}")
 
 

@@ -88,4 +88,5 @@ def test_the_variants_differ_from_what_ships_in_how_many_there_are_alone() -> No
             told.pop(key, None)
     assert ship["export"] == variants["export"]
     assert ship["quantize"] == variants["quantize"]
+    assert ship["run"]["seed"] == variants["run"]["seed"]
     assert ship["evaluate"]["zero_shot"] == variants["evaluate"]["zero_shot"]

@@ -4,7 +4,7 @@ import ast
 import re
 from importlib import metadata
 
-from live import ROOT
+from served import ROOT
 
 HERE = ROOT / "tests" / "conformance"
 

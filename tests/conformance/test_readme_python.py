@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from live import ROOT, Live
+from live import Live
+from served import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)

@@ -70,12 +70,23 @@ def test_each_step_starts_where_the_one_before_ended() -> None:
         assert Path(step["train"]["start"]) == before["run"]["folder"] / "encoder"
     assert student["train"]["teacher"] == student["train"]["start"]
     settled = settle["run"]["folder"] / "encoder"
-    assert set(settle["finetune"]["encoders"]) == {settled, Path(student["train"]["teacher"])}
+    assert settle["finetune"]["encoders"] == (settled,)
     for last in (ship, variants):
         assert last["export"]["encoder"] == settled
         made = {last[verb]["model_dir"] for verb in ("export", "quantize", "evaluate")}
         assert len(made) == 1
         assert last["evaluate"]["encoders"]["student"] == str(settled)
+
+
+def test_the_student_is_measured_against_the_teacher_it_had() -> None:
+    compared, student, settle = map(recipe, ("mini-8-teacher", "mini-4-student", "mini-5-settle"))
+    teacher, settled = (
+        step["run"]["folder"] / "encoder" for step in (recipe("mini-3-teacher"), settle)
+    )
+    assert Path(student["train"]["teacher"]) == teacher
+    assert compared["finetune"]["encoders"] == (teacher,)
+    assert compared["finetune"]["heads"] == settle["finetune"]["heads"]
+    assert compared["evaluate"]["encoders"] == {"teacher": str(teacher), "student": str(settled)}
 
 
 def test_the_variants_differ_from_what_ships_in_how_many_there_are_alone() -> None:

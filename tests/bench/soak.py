@@ -2,8 +2,8 @@
 
     python -m tests.bench.soak [--system "ours int8"] [--minutes 20] [--share 0.8]
 
-Mixed lengths at a fixed arrival rate, a share of what a closed loop of 64 callers reached just
-before. A row per minute; the last line is JSON.
+Mixed lengths at a fixed arrival rate, a share of the knee found just before: what a closed loop
+reaches is more than an open one bears. A row per minute; the last line is JSON.
 """
 
 import argparse
@@ -14,12 +14,13 @@ from statistics import linear_regression, median
 from .closed import Load, measure
 from .corpus import texts
 from .environments import prepare
-from .overload import Arrivals, arrivals
+from .overload import Arrivals, arrivals, search
 from .servers import Server, started
 from .systems import INT8, SYSTEMS, System
 
 TEXTS = 1_024
 CAPACITY_S = 5.0
+KNEE_S = 5.0
 MINUTE_S = 60.0
 
 
@@ -74,11 +75,24 @@ def main() -> None:
         server.resume()
         load = mixed_texts(server.system)
         capacity = measure(server, load, seconds=CAPACITY_S).requests_per_s
-        rate = options.share * capacity
-        print(f"{options.system}: {capacity:.0f} requests/s; asking for {rate:.0f}", flush=True)
+        knee = search(
+            lambda rate: arrivals(server, load, rate=rate, seconds=KNEE_S),
+            low=0.0,
+            high=capacity * 1.1,
+        )
+        if knee is None:
+            raise SystemExit("no knee: even few requests waited too long")
+        rate = options.share * knee.rate_per_s
+        print(
+            f"{options.system}: {capacity:.0f} requests/s in a closed loop, knee at "
+            f"{knee.rate_per_s:.0f}; asking for {rate:.0f}",
+            flush=True,
+        )
         minutes = soak(server, load, rate=rate, minutes=options.minutes)
     summary = {
         "system": options.system,
+        "closed_per_s": capacity,
+        "knee_per_s": knee.rate_per_s,
         "rate_per_s": rate,
         "mb_per_10_000_requests": mb_per_10_000(minutes),
         "p99_ms_median": median(m.arrivals.p99_ms for m in minutes),

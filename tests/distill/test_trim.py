@@ -163,7 +163,9 @@ def test_a_masked_language_head_is_cut_with_its_table(world: World, tmp_path: Pa
         e.piece_head(hidden, e.embeddings.word_embeddings.weight) for e in (before, after)
     )
     rows = [old[piece] for piece, _ in sorted(new.items(), key=lambda item: item[1])]
-    assert torch.equal(logits[..., rows], fewer)
+    torch.testing.assert_close(
+        fewer, logits[..., rows]
+    )  # a product's last bit depends on its shape
     with pytest.raises(EncoderError, match="masked-language head"):
         verb.trim(table(world, tmp_path / "none", piece_head=True), seed=1)
 

@@ -12,8 +12,8 @@ from distill.encoders import FolderEncoder, embeddings
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "distill/sentences").glob("*.csv"))
 LANGUAGES = {
-    *("ar", "bg", "cs", "de", "el", "fa", "fi", "he", "hi", "it", "ko", "sw", "tr", "uk", "ur"),
-}
+    "ar", "bg", "cs", "de", "el", "fa", "fi", "he", "hi", "it", "ko", "sw", "tr", "uk", "ur",
+}  # fmt: skip
 SAMPLED = 60
 """Rows of a file that the student reads, evenly from all of it."""
 ZERO_WIDTH_NON_JOINER = "\u200c"

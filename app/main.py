@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from app.api import admin, contracts, document, errors, heads, health, page
 from app.api.watch import Watch
@@ -19,17 +20,36 @@ from app.students import LoadEngine
 DESCRIPTION = "Distilled multilingual students: embeddings and labels in twenty-nine languages."
 
 
+class Application(FastAPI):
+    """FastAPI, with requests for work answered around it and its middleware."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        service: Service = self.state.service
+        watch = Watch(super().build_middleware_stack(), service, contracts.HANDLERS)
+        origins = service.settings.cors_origins
+        if not origins:
+            return watch
+        return CORSMiddleware(
+            watch,
+            allow_origins=origins.split(","),
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],  # clients send headers of their own
+            expose_headers=["*"],
+        )
+
+
 def create_app(settings: Settings, *, load_engine: LoadEngine = Engine.load) -> FastAPI:
     """An application that answers probes at once and work when its model is loaded."""
     metrics = Metrics(error_codes=[kind.code for kind in error_types()])
     service = Service(settings, metrics, load_engine)
-    app = FastAPI(
+    app = Application(
         title="LightMBERT",
         description=DESCRIPTION,
         lifespan=_lifespan,
         docs_url=None,  # `page` has one that loads nothing from elsewhere
         redoc_url=None,
         redirect_slashes=False,  # a POST sent elsewhere is sent twice, body and all
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # there is none here
     )
     app.state.service = service
     app.state.dialects = contracts.DIALECTS
@@ -37,15 +57,6 @@ def create_app(settings: Settings, *, load_engine: LoadEngine = Engine.load) -> 
     for router in routers:
         app.include_router(router)
     document.install(app, routers)
-    app.add_middleware(Watch, service=service, handlers=contracts.HANDLERS)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins.split(","),
-            allow_methods=["GET", "POST"],
-            allow_headers=["*"],  # clients send headers of their own
-            expose_headers=["*"],
-        )
     errors.install(app)
     return app
 

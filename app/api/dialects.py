@@ -91,5 +91,5 @@ def dialect_of(request: Request) -> Dialect:
     if found is not None:
         return found
     by_path: dict[str, Dialect] = request.app.state.dialects
-    path = request.url.path
+    path: str = request.scope["path"]
     return by_path.get(path) or by_path.get("/" + path.lstrip("/").split("/")[0], NATIVE)

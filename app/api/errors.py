@@ -69,7 +69,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(LightMBERTError, _on_our_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientDisconnect, _on_hang_up)
-    app.add_exception_handler(Exception, _on_bug)
+    app.add_exception_handler(Exception, answer_to_bug)
 
 
 def answer_to(request: Request, error: LightMBERTError | ClientDisconnect) -> Response:
@@ -158,7 +158,7 @@ def _on_hang_up(request: Request, error: Exception) -> Response:
     return Response(status_code=CLIENT_GONE)
 
 
-def _on_bug(request: Request, error: Exception) -> Response:
+def answer_to_bug(request: Request, error: Exception) -> Response:
     """An error nobody raised on purpose; the server logs where it came from."""
     _count(request, LightMBERTError.code)
     told = Told(500, LightMBERTError.code, "an error inside the service; see its log")

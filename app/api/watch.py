@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import CLIENT_GONE, answer_to
+from app.api.errors import CLIENT_GONE, answer_to, answer_to_bug
 from app.errors import LightMBERTError
 from app.metrics import EMBED_TASK, STATUSES
 from app.service import Service
@@ -33,9 +33,9 @@ def hold(scope: Scope, served: Served) -> None:
 
 
 class Watch:
-    """Pure ASGI middleware. A POST to one of `handlers` goes straight to its handler.
+    """Pure ASGI, around the framework. A POST to one of `handlers` goes straight to its handler.
 
-    The framework's routing, exit stacks and dependency solving around it would cost as much as
+    The framework's middleware, routing, exit stacks and dependency solving would cost as much as
     a short text's share of the forward pass; what they are for, these handlers do themselves.
     """
 
@@ -90,8 +90,11 @@ async def _answer(handler: Handler, scope: Scope, receive: Receive, send: Send) 
     scope[_HELD] = None
     try:
         response = await handler(request)
-    except (LightMBERTError, ClientDisconnect) as error:  # any other is a bug, and told further out
+    except (LightMBERTError, ClientDisconnect) as error:
         response = answer_to(request, error)
+    except Exception as error:
+        await answer_to_bug(request, error)(scope, receive, send)
+        raise  # so that the server logs where it came from
     finally:
         held: Served | None = scope[_HELD]
         if held is not None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 from serving import Client, gated, serving
 from toy_student import sha256, write_graph, write_model_dir
 
@@ -268,3 +269,26 @@ async def test_versions_are_read_from_disk_once(
         before = (await http.get("/info")).json()["versions"]
         monkeypatch.setattr(versions.metadata, "version", None)  # not to be called again
         assert (await http.get("/info")).json()["versions"] == before
+
+
+class _Watching(trace.TracerProvider):
+    """Somebody's, set up for other libraries of the process."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def get_tracer(self, name: str, *_: object, **__: object) -> trace.Tracer:
+        self.asked.append(name)
+        return trace.NoOpTracer()
+
+
+async def test_the_framework_traces_nothing(
+    toy_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FastAPI does by default, for whoever has a provider in its process."""
+    provider = _Watching()
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    async with serving(toy_model_dir) as http:
+        assert (await http.get("/livez")).status_code == 200
+        assert (await http.embed("hund")).status_code == 200
+    assert provider.asked == []

@@ -70,7 +70,10 @@ class Scheduler(Generic[ItemT, ResultT]):
         self._idle.set()
 
     def check(self, terms: Terms) -> None:
-        """Raise if even one token more would wait too long, before any work is done on it.
+        """Raise if one text more, of the mean length of those that wait, would be too late.
+
+        Before any work is done on it: in an overload nearly all are refused, and had they been
+        read and tokenized for it, this would take more time than the runs of those let in.
 
         Raises:
             NotReadyError: the scheduler is closed.
@@ -79,8 +82,9 @@ class Scheduler(Generic[ItemT, ResultT]):
         if self._closed is not None:
             raise NotReadyError(self._closed)
         classes = [each for each in PRIORITIES if terms.priority in (None, each)]
-        likeliest = min(classes, key=lambda each: self._wait_s(each) - terms.limit_s(each))
-        self._admission.check_wait(self._wait_s(likeliest), terms.limit_s(likeliest))
+        waits = {each: self._wait_of_one_s(each, terms) for each in classes}
+        likeliest = min(classes, key=lambda each: waits[each] - terms.limit_s(each))
+        self._admission.check_wait(waits[likeliest], terms.limit_s(likeliest))
 
     def hold(self, size: int, terms: Terms) -> AbstractContextManager[None]:
         """Check as `check` does, and count `size` bytes of texts as waiting while this is open.
@@ -272,11 +276,18 @@ class Scheduler(Generic[ItemT, ResultT]):
         self._lines.forget(batch.seats)
         self._show_queue()
 
+    def _wait_of_one_s(self, priority: Priority, terms: Terms) -> float:
+        own_s = 0.0
+        if terms.timeout_s is not None:  # to be answered by then, rather than begun
+            own_s = self._lines.waiting[priority].mean_work_s * self._forecast.drift
+        return self._wait_s(priority, own_s=own_s)
+
     def _wait_s(self, priority: Priority, *, own_s: float = 0.0) -> float:
         running_s = 0.0
         if self._running:
             now = self._clock()
-            running_s = sum(max(0.0, b.taken_at + b.predicted_s - now) for b in self._running)
+            for batch in self._running:  # a few; every request passes here, refused ones too
+                running_s += max(0.0, batch.taken_at + batch.predicted_s - now)
         return self._admission.wait_s(
             priority, self._lines.waiting, running_s=running_s, own_s=own_s
         )

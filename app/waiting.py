@@ -36,6 +36,11 @@ class Waiting(Generic[ItemT, ResultT]):
         self._entries = 0
         self._numbers = count()
 
+    @property
+    def mean_work_s(self) -> float:
+        """Of one seat; 0 where none waits."""
+        return self.work_s / self.texts if self.texts else 0.0
+
     def push(self, seat: Seat[ItemT, ResultT], tag: float) -> None:
         heappush(self._heaps.setdefault(seat.tokens, []), (tag, next(self._numbers), seat))
         self._entries += 1

@@ -271,6 +271,9 @@ def test_a_wait_beyond_the_limit_is_refused_at_once_with_the_excess() -> None:
             scheduler.check(Terms("interactive", timeout_s=0.5))
         with pytest.raises(OverloadedError):  # its own run counts against its own deadline
             scheduler.submit([Text("more", 100)], Terms(timeout_s=0.554 / SURE))
+        with pytest.raises(OverloadedError):  # before it is read, that of one like those that wait
+            scheduler.check(Terms("interactive", timeout_s=0.554 / SURE))
+        scheduler.check(Terms("interactive", timeout_s=0.556 / SURE))
         scheduler.submit([Text("more", 100)], Terms(timeout_s=0.556 / SURE))
         scheduler.check(Terms(max_wait_s=0.1))  # it might be bulk, and there is none of that
 

@@ -9,8 +9,10 @@ which looks at another text, so a text's result does not depend on its company i
   alpha 0.5). For attention the divisors go into the value projection and cost nothing.
 - What leaves GELU differs too much from token to token, so each token has a scale of its own.
 
-The word table is in `distill.word_table`. Kernels without VNNI add pairs of products in 16 bits
-and saturate on weights of more than 7 bits; with VNNI all 8 bits count.
+The word table is in `distill.word_table`. Kernels without VNNI add the products of each two
+neighbouring rows of a weight in 16 bits, and saturate where the two have more than 128 steps
+between them. There a column's scale leaves them no more, which still gives one of the two nearly
+8 bits; with VNNI both have them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,6 +30,7 @@ from distill.rewrite import Rewriter, attribute
 from distill.word_table import Block, QuantizeError, require_known, write_normalised, write_sum
 
 LARGEST_ACTIVATION = 255
+LARGEST_WEIGHT = 127
 GELU_MINIMUM = 0.17
 """GELU is nowhere below -0.17."""
 GELU_ZERO = 16
@@ -53,14 +56,14 @@ class _Activation:
 
 
 def int8(
-    model: onnx.ModelProto, texts: Iterable[Encoded], *, weight_bits: int, block: Block = "row"
+    model: onnx.ModelProto, texts: Iterable[Encoded], *, saturates: bool, block: Block = "row"
 ) -> onnx.ModelProto:
     """Return a copy with int8 matrix products, an int8 word table and int8 lexical heads.
 
     Args:
         model: as `distill.graph` writes it.
         texts: calibration text.
-        weight_bits: 7 where a processor without VNNI is to run it, or 8.
+        saturates: whether a processor without VNNI is to run it.
         block: which values of the word table share a scale.
 
     Raises:
@@ -69,7 +72,6 @@ def int8(
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    largest_weight = 2 ** (weight_bits - 1) - (weight_bits == 8)
     require_known(copy)
     shrink_evidence(copy)
     products = _products(copy)
@@ -81,9 +83,9 @@ def int8(
             embedded = write_sum(graph, node, block=block, for_cuda=False)
             write_normalised(graph, node, embedded)
         elif node.op_type == "Attention":
-            _write_attention(graph, node, ranges[node.input[0]], largest_weight)
+            _write_attention(graph, node, ranges[node.input[0]], saturates=saturates)
         elif node in products:
-            _write_product(graph, node, ranges[node.input[0]], largest_weight)
+            _write_product(graph, node, ranges[node.input[0]], saturates=saturates)
         else:
             graph.keep(node)
     graph.finish()
@@ -142,14 +144,25 @@ def quiet_contexts(model: onnx.ModelProto, ranges: dict[str, Range]) -> None:
     graph.finish()
 
 
-def _weight(graph: Rewriter, name: str, values: Floats, largest: int) -> _Weight:
-    peak = np.abs(values).max(axis=0)
-    scales = np.where(peak > 0, peak / largest, 1).astype(np.float32)  # (N,)
+def _weight(graph: Rewriter, name: str, values: Floats, *, saturates: bool) -> _Weight:
+    peak = loudest_pair(values) if saturates else np.abs(values).max(axis=0)
+    scales = np.where(peak > 0, peak / LARGEST_WEIGHT, 1).astype(np.float32)  # (N,)
     return _Weight(
         graph.constant(f"{name}_steps", np.rint(values / scales).astype(np.int8)),
         graph.constant(f"{name}_scales", scales),
         graph.constant(f"{name}_zeros", np.zeros(len(scales), dtype=np.int8)),
     )
+
+
+def loudest_pair(weight: Floats) -> Floats:
+    """The largest sum of magnitudes of two neighbouring rows (2i, 2i + 1) of (H, N): (N,).
+
+    In steps it is at most 127, and one more by rounding: 255 * 128 is within 16 bits.
+    """
+    rows, columns = weight.shape
+    pairs = np.abs(np.concatenate([weight, np.zeros((rows % 2, columns), weight.dtype)]))
+    sums: Floats = pairs.reshape(-1, 2, columns).sum(axis=1).max(axis=0)
+    return sums
 
 
 def _fixed(graph: Rewriter, name: str, lies: Range) -> _Activation:
@@ -164,7 +177,7 @@ def _fixed(graph: Rewriter, name: str, lies: Range) -> _Activation:
 
 
 def _smoothed(
-    graph: Rewriter, node: onnx.NodeProto, lies: Range, largest: int
+    graph: Rewriter, node: onnx.NodeProto, lies: Range, *, saturates: bool
 ) -> tuple[_Activation, _Weight]:
     source, name = node.input[:2]
     weight = graph.array(name)
@@ -172,12 +185,14 @@ def _smoothed(
     inverse = graph.constant(f"{name}_quiet", 1 / divisors)
     quiet = graph.write("Mul", [source, inverse], f"{node.output[0]}_in")
     activation = _fixed(graph, quiet, lies.over(divisors))
-    return activation, _weight(graph, name, weight * divisors[:, None], largest)
+    return activation, _weight(graph, name, weight * divisors[:, None], saturates=saturates)
 
 
-def _write_attention(graph: Rewriter, node: onnx.NodeProto, lies: Range, largest: int) -> None:
+def _write_attention(
+    graph: Rewriter, node: onnx.NodeProto, lies: Range, *, saturates: bool
+) -> None:
     _, _, bias, mask = node.input[:4]
-    left, right = _smoothed(graph, node, lies, largest)
+    left, right = _smoothed(graph, node, lies, saturates=saturates)
     graph.write(
         "QAttention",
         [left.steps, right.steps, bias, left.scale, right.scales, mask, left.zero, right.zeros],
@@ -186,21 +201,21 @@ def _write_attention(graph: Rewriter, node: onnx.NodeProto, lies: Range, largest
     )
 
 
-def _write_product(graph: Rewriter, node: onnx.NodeProto, lies: Range, largest: int) -> None:
+def _write_product(graph: Rewriter, node: onnx.NodeProto, lies: Range, *, saturates: bool) -> None:
     source, name = node.input[:2]
     maker = graph.maker(source)
     if maker is not None and maker.op_type == "Gelu":
-        _write_product_by_token(graph, node, largest)
+        _write_product_by_token(graph, node, saturates=saturates)
         return
     if maker is not None and maker.op_type == "Attention":  # smoothed by `quiet_contexts`
         left = _fixed(graph, source, lies)
-        right = _weight(graph, name, graph.array(name), largest)
+        right = _weight(graph, name, graph.array(name), saturates=saturates)
     else:
-        left, right = _smoothed(graph, node, lies, largest)
+        left, right = _smoothed(graph, node, lies, saturates=saturates)
     _multiply(graph, left, right, node.output[0])
 
 
-def _write_product_by_token(graph: Rewriter, node: onnx.NodeProto, largest: int) -> None:
+def _write_product_by_token(graph: Rewriter, node: onnx.NodeProto, *, saturates: bool) -> None:
     """Scale = max(highest / 239, 0.17 / 16): then 16 stands for 0 whatever the token.
 
     ONNX Runtime multiplies with one zero for all rows, but the scale of a row can be put to its
@@ -225,7 +240,7 @@ def _write_product_by_token(graph: Rewriter, node: onnx.NodeProto, largest: int)
         graph.constant("one", np.float32(1)),
         graph.constant("gelu_zero", np.uint8(GELU_ZERO)),
     )
-    right = _weight(graph, name, graph.array(name), largest)
+    right = _weight(graph, name, graph.array(name), saturates=saturates)
     product = _multiply(graph, left, right, f"{out}_unscaled")
     last = graph.constant("last_axis", np.array([1]))
     column = graph.write("Unsqueeze", [scales, last], f"{source}_column")

@@ -2,8 +2,8 @@
 
     lightmbert distill quantize distill/recipes/mini-6-ship.toml
 
-int8 is for CPUs: with weights of 7 bits for all of them, of 8 for those with VNNI. fp16 is for
-CUDA. Each is held against the fp32 variant, which is held against torch by `export`, before the
+int8 is for CPUs: `int8-avx2` for all of them, `int8-vnni` for those with VNNI. fp16 is for CUDA.
+Each is held against the fp32 variant, which is held against torch by `export`, before the
 manifest lists it. Where int8 loses more than it may, `qat` is the way back.
 """
 
@@ -59,7 +59,7 @@ def quantize_student(
     def make(small: Small) -> onnx.ModelProto:
         if small == "fp16":
             return fp16(model, block=block if fp16_table == "int8" else None)
-        return int8(model, calibrating, weight_bits=KINDS[small].weight_bits, block=block)
+        return int8(model, calibrating, saturates=KINDS[small].target == "cpu-avx2", block=block)
 
     return add_variants(source, make, tolerances, texts=texts, keep_fp32=keep_fp32)
 

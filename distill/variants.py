@@ -30,7 +30,7 @@ Make = Callable[[Small], onnx.ModelProto]
 
 
 class Kind(NamedTuple):
-    """What a manifest says of a variant, and how many bits its weights have."""
+    """What a manifest says of a variant, and how many bits each of its weights may use."""
 
     precision: Precision
     target: Target

@@ -165,7 +165,7 @@ def test_a_graph_can_be_made_smaller_afterwards(model_dir: Path) -> None:
     fold(model, DIRECTIONS.of_all)
     with_padding(model)
     tokenizer = Tokenizer.load(model_dir / "tokenizer.json", max_tokens=48)
-    int8(model, tokenizer.encode(TEXTS, truncate=True), weight_bits=7)
+    int8(model, tokenizer.encode(TEXTS, truncate=True), saturates=True)
     with pytest.raises(LanguageError, match="before"):
         fold(model, DIRECTIONS.of_all)
 

@@ -34,11 +34,10 @@ class Arrivals:
     refusal_p99_ms: float
     lag_p99_ms: float
 
-    @property
-    def kept_up(self) -> bool:
+    def kept_up(self, p99_ms: float = KNEE_P99_MS) -> bool:
         """Whether everyone was answered, and in time."""
         lost = self.refused + self.other + self.unsent + self.unanswered
-        return lost == 0 and 0 < self.p99_ms < KNEE_P99_MS
+        return lost == 0 and 0 < self.p99_ms < p99_ms
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,9 @@ def measure_overload(server: Server, load: Load, *, capacity: float, seconds: fl
     return Overload(capacity, knee, beyond)
 
 
-def search(at: Callable[[float], Arrivals], *, low: float, high: float) -> Arrivals | None:
+def search(
+    at: Callable[[float], Arrivals], *, low: float, high: float, p99_ms: float = KNEE_P99_MS
+) -> Arrivals | None:
     """The best rate at which everyone was answered in time.
 
     `high` is raised while it is not too high, then the interval is halved `STEPS` times.
@@ -72,12 +73,12 @@ def search(at: Callable[[float], Arrivals], *, low: float, high: float) -> Arriv
     best = None
     for _ in range(MOST_RAISES):
         found = at(high)
-        if not found.kept_up:
+        if not found.kept_up(p99_ms):
             break
         best, low, high = found, high, high * 1.5
     for _ in range(STEPS):
         found = at((low + high) / 2)
-        if found.kept_up:
+        if found.kept_up(p99_ms):
             best, low = found, found.rate_per_s
         else:
             high = found.rate_per_s

@@ -45,5 +45,6 @@ def test_no_knee_is_found_where_even_few_wait_too_long() -> None:
 
 @pytest.mark.parametrize("lost", ["refused", "other", "unsent", "unanswered"])
 def test_a_rate_at_which_anyone_is_lost_is_too_high(lost: str) -> None:
-    assert FINE.kept_up
-    assert not dataclasses.replace(FINE, **{lost: 1}).kept_up
+    assert FINE.kept_up()
+    assert not FINE.kept_up(FINE.p99_ms)
+    assert not dataclasses.replace(FINE, **{lost: 1}).kept_up()

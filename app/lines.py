@@ -62,6 +62,10 @@ class Lines(Generic[ItemT, ResultT]):
             known = self._work_s[tokens] = self._forecast.law_s(texts * tokens) / texts
         return known
 
+    def one_s(self, priority: Priority) -> float:
+        """Predicted seconds of running one more like those that wait in this line."""
+        return self.waiting[priority].mean_work_s * self._forecast.drift
+
     def own_s(self, items: Sequence[ItemT]) -> float:
         """Predicted seconds of running these, the fewer where the forecast contradicts itself.
 

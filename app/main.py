@@ -21,7 +21,10 @@ DESCRIPTION = "Distilled multilingual students: embeddings and labels in twenty-
 
 
 class Application(FastAPI):
-    """FastAPI, with requests for work answered around it and its middleware."""
+    """FastAPI, with requests for work answered around it.
+
+    What `add_middleware` adds does not see them, but for CORS, which is around everything.
+    """
 
     def build_middleware_stack(self) -> ASGIApp:
         service: Service = self.state.service
@@ -49,7 +52,7 @@ def create_app(settings: Settings, *, load_engine: LoadEngine = Engine.load) -> 
         docs_url=None,  # `page` has one that loads nothing from elsewhere
         redoc_url=None,
         redirect_slashes=False,  # a POST sent elsewhere is sent twice, body and all
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # there is none here
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # nobody is told
     )
     app.state.service = service
     app.state.dialects = contracts.DIALECTS

@@ -70,10 +70,11 @@ class Scheduler(Generic[ItemT, ResultT]):
         self._idle.set()
 
     def check(self, terms: Terms) -> None:
-        """Raise if one text more, of the mean length of those that wait, would be too late.
+        """Raise if a request would wait too long, as far as can be told before it is read.
 
-        Before any work is done on it: in an overload nearly all are refused, and had they been
-        read and tokenized for it, this would take more time than the runs of those let in.
+        With a deadline its own run counts as the mean of those that wait: else an overload would
+        have nearly all read and tokenized before they are refused. So a text much shorter than
+        they are may be refused that would just have been in time.
 
         Raises:
             NotReadyError: the scheduler is closed.
@@ -82,7 +83,8 @@ class Scheduler(Generic[ItemT, ResultT]):
         if self._closed is not None:
             raise NotReadyError(self._closed)
         classes = [each for each in PRIORITIES if terms.priority in (None, each)]
-        waits = {each: self._wait_of_one_s(each, terms) for each in classes}
+        one_s = self._lines.one_s if terms.timeout_s is not None else lambda _: 0.0
+        waits = {each: self._wait_s(each, own_s=one_s(each)) for each in classes}
         likeliest = min(classes, key=lambda each: waits[each] - terms.limit_s(each))
         self._admission.check_wait(waits[likeliest], terms.limit_s(likeliest))
 
@@ -264,7 +266,7 @@ class Scheduler(Generic[ItemT, ResultT]):
         if request.timer is not None:
             request.timer.cancel()
         if dropped := self._lines.leave(request):
-            self._drop(dropped, _reason(request.answer))
+            self._drop(dropped, request.why_left)
             self._show_queue()
 
     def _drop(self, texts: int, reason: DropReason) -> None:
@@ -276,18 +278,10 @@ class Scheduler(Generic[ItemT, ResultT]):
         self._lines.forget(batch.seats)
         self._show_queue()
 
-    def _wait_of_one_s(self, priority: Priority, terms: Terms) -> float:
-        own_s = 0.0
-        if terms.timeout_s is not None:  # to be answered by then, rather than begun
-            own_s = self._lines.waiting[priority].mean_work_s * self._forecast.drift
-        return self._wait_s(priority, own_s=own_s)
-
     def _wait_s(self, priority: Priority, *, own_s: float = 0.0) -> float:
-        running_s = 0.0
-        if self._running:
-            now = self._clock()
-            for batch in self._running:  # a few; every request passes here, refused ones too
-                running_s += max(0.0, batch.taken_at + batch.predicted_s - now)
+        now, running_s = self._clock(), 0.0
+        for batch in self._running:  # a loop, for every request passes here, refused ones too
+            running_s += max(0.0, batch.taken_at + batch.predicted_s - now)
         return self._admission.wait_s(
             priority, self._lines.waiting, running_s=running_s, own_s=own_s
         )
@@ -303,9 +297,3 @@ class Scheduler(Generic[ItemT, ResultT]):
     def _show_waits(self) -> None:
         for priority in PRIORITIES:
             self._gauges.show_wait(priority, self._wait_s(priority))
-
-
-def _reason(answer: "asyncio.Future[list[ResultT]]") -> DropReason:
-    if answer.cancelled():
-        return "gone"
-    return "expired" if isinstance(answer.exception(), DeadlineExceededError) else "failed"

@@ -9,7 +9,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from app.metrics import Priority
+from app.errors import DeadlineExceededError
+from app.metrics import DropReason, Priority
 
 
 class HasTokens(Protocol):
@@ -36,6 +37,13 @@ class Request(Generic[ItemT, ResultT]):
     """Items that still wait for a runner."""
     seats: "list[Seat[ItemT, ResultT]]" = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
+
+    @property
+    def why_left(self) -> DropReason:
+        """Of one that was answered, or given up, before all of it had run."""
+        if self.answer.cancelled():
+            return "gone"
+        return "expired" if isinstance(self.answer.exception(), DeadlineExceededError) else "failed"
 
     def give(self, index: int, result: ResultT) -> None:
         """Note one result; the caller is answered when the last of them is there."""

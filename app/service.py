@@ -74,7 +74,7 @@ class Service:
         return self.students
 
     def check_load(self, terms: Terms) -> None:
-        """Refuse a request before anything is read of it, if every student would refuse it.
+        """Refuse a request before it is read, if no student would let in one like those that wait.
 
         Raises:
             OverloadedError, NotReadyError.

@@ -180,7 +180,7 @@ class Students:
         return served
 
     def check_load(self, terms: Terms) -> None:
-        """Raise if, whichever student a request turns out to mean, it would be refused.
+        """Raise if no student would let in a request like those that wait for it.
 
         Raises:
             OverloadedError, NotReadyError: of the student that has room soonest.

@@ -11,8 +11,8 @@ which looks at another text, so a text's result does not depend on its company i
 
 The word table is in `distill.word_table`. Kernels without VNNI add the products of each two
 neighbouring rows of a weight in 16 bits, and saturate where the two have more than 128 steps
-between them. There a column's scale leaves them no more, which still gives one of the two nearly
-8 bits; with VNNI both have them.
+between them. There a column's scale leaves them no more, which is finer than 7 bits for each: both
+are hardly ever at the extreme. With VNNI each has 8 bits.
 """
 
 from collections.abc import Iterable, Sequence

@@ -30,7 +30,7 @@ Make = Callable[[Small], onnx.ModelProto]
 
 
 class Kind(NamedTuple):
-    """What a manifest says of a variant, and how many bits each of its weights may use."""
+    """What a manifest says of a variant, and with how many bits `qat` trains its weights."""
 
     precision: Precision
     target: Target

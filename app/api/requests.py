@@ -44,7 +44,7 @@ def admitted(request: Request) -> Terms:
     Raises:
         UnauthorizedError: the caller carries no key where one is needed.
         NotReadyError: no student works now.
-        OverloadedError: even one text would wait too long, whichever student it is for.
+        OverloadedError: one text like those that wait would be late, whichever student it is for.
         InputError: a header is malformed.
     """
     require_key(request)

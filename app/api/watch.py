@@ -89,9 +89,7 @@ async def _answer(handler: Handler, scope: Scope, receive: Receive, send: Send) 
     request = Request(scope, receive)
     scope[_HELD] = None
     try:
-        response = await handler(request)
-    except (LightMBERTError, ClientDisconnect) as error:
-        response = answer_to(request, error)
+        response = await _answered(handler, request)
     except Exception as error:
         await answer_to_bug(request, error)(scope, receive, send)
         raise  # so that the server logs where it came from
@@ -100,3 +98,11 @@ async def _answer(handler: Handler, scope: Scope, receive: Receive, send: Send) 
         if held is not None:
             held.leave()
     await response(scope, receive, send)
+
+
+async def _answered(handler: Handler, request: Request) -> Response:
+    """The handler's answer, or that to an error which was raised on purpose."""
+    try:
+        return await handler(request)
+    except (LightMBERTError, ClientDisconnect) as error:
+        return answer_to(request, error)

@@ -104,6 +104,14 @@ async def test_a_page_of_a_named_origin_may_call_with_a_key_and_headers_of_its_o
             assert answer.headers["access-control-expose-headers"] == "*"
 
 
+async def test_a_page_is_told_of_a_bug_too(toy_model_dir: Path) -> None:
+    async with serving(toy_model_dir, cors_origins=ORIGIN) as http:
+        http.service.engine._forward._tokenizer = None
+        answer = await http.post("/embed", json={"texts": "hund"}, headers={"Origin": ORIGIN})
+        assert answer.status_code == 500
+        assert answer.headers["access-control-allow-origin"] == ORIGIN
+
+
 async def test_a_page_of_another_origin_may_not(toy_model_dir: Path) -> None:
     asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     async with serving(toy_model_dir, cors_origins=ORIGIN) as http:

@@ -3,11 +3,12 @@
 import asyncio
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from serving import gated, serving
 
-from app.errors import InferenceError
+from app.errors import InferenceError, LightMBERTError
 
 
 async def test_a_body_above_the_limit_is_refused_while_it_is_read(toy_model_dir: Path) -> None:
@@ -138,6 +139,20 @@ async def test_a_bug_is_a_500_that_tells_nothing(toy_model_dir: Path) -> None:
         assert http.value("errors_total", code="internal") == 1
         assert http.value("requests_total", route="/embed", status="500") == 1
         assert http.value("in_flight_requests") == 0
+
+
+async def test_an_error_without_a_status_is_a_bug(toy_model_dir: Path) -> None:
+    class ForgottenError(LightMBERTError):
+        code = "forgotten"
+
+    def fail(*_: object) -> None:
+        raise ForgottenError("no table knows it")
+
+    async with serving(toy_model_dir) as http:
+        http.service.engine._forward._tokenizer = SimpleNamespace(encode=fail)
+        answer = await http.embed("hund")
+        assert answer.status_code == 500
+        assert answer.json()["error"]["code"] == "internal"
 
 
 async def test_a_caller_who_hangs_up_has_its_queued_texts_dropped(toy_model_dir: Path) -> None:

@@ -265,7 +265,7 @@ class Engine:
         self._head_watch.start()
 
     def check_load(self, terms: Terms) -> None:
-        """Refuse a request before anything is read of it, if one text like those that wait would be late.
+        """Refuse an unread request if one text like those that wait would be late.
 
         Raises:
             OverloadedError, NotReadyError.

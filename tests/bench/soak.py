@@ -21,7 +21,7 @@ from .systems import INT8, SYSTEMS, System
 
 TEXTS = 1_024
 CAPACITY_S = 5.0
-KNEE_S = 5.0
+SEARCH_S = 5.0
 P99_MS = 250.0
 """Half of the time that callers say an answer is of use for. The knee of `overload`, 50 ms, is set by
 the longest texts alone on a slow machine."""
@@ -80,7 +80,7 @@ def main() -> None:
         load = mixed_texts(server.system)
         capacity = measure(server, load, seconds=CAPACITY_S).requests_per_s
         borne = search(
-            lambda rate: arrivals(server, load, rate=rate, seconds=KNEE_S),
+            lambda rate: arrivals(server, load, rate=rate, seconds=SEARCH_S),
             low=0.0,
             high=capacity * 1.1,
             p99_ms=P99_MS,

@@ -29,6 +29,16 @@ def test_the_search_ends_just_below_the_rate_that_is_too_high() -> None:
     assert 90 <= knee.rate_per_s <= 100
 
 
+def test_whoever_searches_says_how_long_is_too_long() -> None:
+    def at(rate: float) -> Arrivals:
+        return dataclasses.replace(FINE, rate_per_s=rate, p99_ms=rate)
+
+    for limit_ms in (50, 250):
+        found = search(at, low=0.0, high=320.0, p99_ms=limit_ms)
+        assert found is not None
+        assert 0.8 * limit_ms <= found.rate_per_s < limit_ms
+
+
 def test_a_range_that_ends_below_the_knee_is_raised() -> None:
     def at(rate: float) -> Arrivals:
         return dataclasses.replace(FINE, rate_per_s=rate, p99_ms=20.0 if rate <= 100 else 80.0)

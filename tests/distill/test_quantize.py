@@ -6,18 +6,22 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from onnx import numpy_helper
 from tiny_encoder import LAYERS, TEXTS, a_head, write_encoder, write_encoder_with_heads
 
 from app.errors import ManifestError, VariantError
 from app.runtime.artifact import Tolerance, load_manifest, save_manifest, verify_file
+from app.runtime.outputs import Floats
 from app.runtime.session import StudentSession
 from app.runtime.tokenizer import Encoded, Tokenizer, pad
 from distill.calibration import channel_ranges
 from distill.export import Card, export_student
 from distill.fp16 import fp16
 from distill.heads import save_head
-from distill.int8 import int8, smoothing
+from distill.int8 import LARGEST_ACTIVATION, LARGEST_WEIGHT, int8, loudest_pair, smoothing
 from distill.padding import with_padding
 from distill.parity import ParityError
 from distill.quantize import quantize_student
@@ -314,14 +318,35 @@ def test_company_changes_nothing_in_int8(exported: Path, *, saturates: bool) -> 
         assert outputs(small, [text])[0] == pytest.approx(together[row], abs=1e-6)
 
 
-def test_room_for_a_neighbour_costs_little(exported: Path) -> None:
+def test_neighbours_who_share_lose_more_than_alone_and_less_than_by_a_bit_each(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, texts = graph_of(exported, "fp32"), calibrating(exported)
     reference = outputs(model, texts)
-    beside, alone = (
-        np.abs(outputs(int8(model, texts, saturates=saturates), texts) - reference).mean()
-        for saturates in (True, False)
+
+    def error(*, saturates: bool) -> float:
+        small = int8(model, texts, saturates=saturates)
+        return float(np.abs(outputs(small, texts) - reference).mean())
+
+    shared, alone = error(saturates=True), error(saturates=False)
+    monkeypatch.setattr("distill.int8.loudest_pair", lambda weight: 2 * np.abs(weight).max(axis=0))
+    assert alone < shared < 0.9 * error(saturates=True)
+
+
+@given(
+    arrays(
+        np.float32,
+        st.tuples(st.integers(1, 9), st.integers(1, 4)),
+        elements=st.floats(-4, 4, width=32),
     )
-    assert alone < beside < 2 * alone
+)
+def test_two_neighbours_never_have_more_steps_than_sixteen_bits_hold(weight: Floats) -> None:
+    peak = loudest_pair(weight)
+    assert (peak >= np.abs(weight).max(axis=0)).all()
+    scales = np.where(peak > 0, peak / LARGEST_WEIGHT, 1).astype(np.float32)
+    steps = np.abs(np.rint(weight / scales)).astype(int)
+    for row in range(0, len(steps), 2):
+        assert (LARGEST_ACTIVATION * steps[row : row + 2].sum(axis=0) <= 2**15 - 1).all()
 
 
 def test_every_activation_stays_within_half_a_step_of_its_value(exported: Path) -> None:

@@ -20,20 +20,19 @@ from app.forward import Forward
 from app.head_watch import HeadWatch
 from app.heads import Heads
 from app.metrics import Metrics
+from app.opened_model import OpenedModel
 from app.pieces import Pieces
 from app.postprocess import Output, embeddings, rank
 from app.results import Classified, Embedded
 from app.runners import Runners
-from app.runtime.artifact import ClassificationTask, Manifest, load_manifest, verify_file
+from app.runtime.artifact import ClassificationTask, Manifest
 from app.runtime.providers import onnxruntime_version
 from app.runtime.session import POOLED, StudentSession
-from app.runtime.tokenizer import Cut, Encoded, Text, Tokenizer
+from app.runtime.tokenizer import Cut, Encoded, Text
 from app.scheduler import Scheduler
 from app.settings import Settings
-from app.student import Row, Student
+from app.student import Row
 from app.texts import check_texts
-from app.tuning import threads_alone, tuned
-from app.warmup import warmed_up
 from app.zero_shot import LABEL_CACHE_BYTES, TEMPLATE, ZERO_SHOT, Labels, ZeroShot, choice
 
 logger = logging.getLogger(__name__)
@@ -42,66 +41,50 @@ logger = logging.getLogger(__name__)
 class Engine:
     """One student, ready to answer many callers at once. `load`, then `start`, then `stop`."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        metrics: Metrics,
-        *,
-        tokenizer: Tokenizer,
-        students: Sequence[Student],
-    ) -> None:
-        """`students` are what the runners run, one each; it may be one student several times."""
-        self.settings = settings
-        self._students = students
-        self.metrics = metrics
-        self._tokenizer = tokenizer
-        self._forecast = Forecast(seconds_per_token=1e-4)
-        self._open_wide: Callable[[], StudentSession] | None = None
-        self.heads = Heads(
-            self.manifest, settings.heads_dir, metrics, default=settings.default_task
-        )
-        self._head_watch = HeadWatch(self.heads.refresh)
-
-    @classmethod
-    def load(cls, settings: Settings, metrics: Metrics) -> Self:
-        """Open the model folder, test it against its golden outputs and warm it up.
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        """Open the model folder and test it; `warm_up` before `start`.
 
         Raises:
             ModelError: the folder is unusable on this machine.
         """
-        manifest = load_manifest(settings.model_dir)
-        tokenizer = Tokenizer.load(
-            verify_file(settings.model_dir, manifest.tokenizer), max_tokens=manifest.max_tokens
+        self.metrics = metrics
+        self._model = OpenedModel(settings)
+        self._tokenizer = self._model.tokenizer
+        self._forecast = Forecast(seconds_per_token=1e-4)
+        self.heads = Heads(
+            self.manifest, settings.heads_dir, metrics, default=settings.default_task
         )
+        self.heads.refresh()
+        self._head_watch = HeadWatch(self.heads.refresh)
 
-        def open_session(intra_op_threads: int) -> StudentSession:
-            return StudentSession.load(
-                settings.model_dir,
-                manifest,
-                device=settings.device,
-                precision=settings.precision,
-                intra_op_threads=intra_op_threads,
-            )
+    @classmethod
+    def load(cls, settings: Settings, metrics: Metrics) -> Self:
+        """Open the model folder and warm it up.
 
-        settings = tuned(settings, open_session, tokenizer)
-        # Runs on one CUDA session wait for each other; on one CPU session they do not.
-        sessions = settings.runners if settings.device == "cuda" else 1
-        reopen = partial(open_session, settings.intra_op_threads)
-        students = [Student(reopen, tokenizer) for _ in range(sessions)]
-        students *= settings.runners // sessions
-        engine = cls(settings, metrics, tokenizer=tokenizer, students=students)
-        if (threads := threads_alone(settings, engine.session)) > settings.intra_op_threads:
-            engine._open_wide = partial(open_session, threads)
-        engine._forecast = warmed_up(
-            engine.session, tokenizer, max_batch_tokens=settings.max_batch_tokens
-        )
-        engine.heads.refresh()
+        Raises:
+            ModelError: the folder is unusable on this machine.
+        """
+        engine = cls(settings, metrics)
+        engine.warm_up()
         return engine
+
+    def warm_up(self) -> None:
+        """Measure how fast this machine is, on which little else should run meanwhile.
+
+        Raises:
+            ModelError: the model cannot be opened for as many threads as suit the machine.
+        """
+        self._forecast = self._model.measure()
+
+    @property
+    def settings(self) -> Settings:
+        """As the service was told, with what suits the machine."""
+        return self._model.settings
 
     @property
     def session(self) -> StudentSession:
         """The session in use now; after a fault it is another one."""
-        return self._students[0].session
+        return self._model.session
 
     @property
     def manifest(self) -> Manifest:
@@ -148,7 +131,7 @@ class Engine:
         self._zero_shot = ZeroShot(self._forward, of_labels, self.manifest)
         self._runners = Runners(
             self._scheduler,
-            self._students,
+            self._model.students,
             self.metrics,
             run_timeout_s=self.settings.run_timeout_s,
             max_faults=self.settings.faults_until_exit,
@@ -158,11 +141,8 @@ class Engine:
 
     def widen(self) -> None:
         """Open what a text that is alone runs on. Work goes on meanwhile."""
-        if self._open_wide is None:
-            return
         try:
-            for student in set(self._students):
-                student.widen(self._open_wide)
+            self._model.widen()
         except Exception as error:  # noqa: BLE001 - too little memory, say: the service does without
             logger.warning("no wide session", extra={"reason": f"{type(error).__name__}: {error}"})
 

@@ -144,7 +144,7 @@ class Exchange:
             raise ModelError(f"{path} could not be loaded: {error!r}") from error
 
     def _open(self, path: Path) -> Engine:
-        engine = self._students.open(path)
+        engine = self._students.load(path)
         engine.widen()
         return engine
 

@@ -10,12 +10,7 @@ from starlette.types import ASGIApp
 
 from app.api import admin, contracts, document, errors, heads, health, page
 from app.api.watch import Watch
-from app.engine import Engine
-from app.errors import error_types
-from app.metrics import Metrics
 from app.service import Service
-from app.settings import Settings
-from app.students import LoadEngine
 
 DESCRIPTION = "Distilled multilingual students: embeddings and labels in twenty-nine languages."
 
@@ -41,10 +36,8 @@ class Application(FastAPI):
         )
 
 
-def create_app(settings: Settings, *, load_engine: LoadEngine = Engine.load) -> FastAPI:
+def create_app(service: Service) -> FastAPI:
     """An application that answers probes at once and work when its model is loaded."""
-    metrics = Metrics(error_codes=[kind.code for kind in error_types()])
-    service = Service(settings, metrics, load_engine)
     app = Application(
         title="LightMBERT",
         description=DESCRIPTION,

@@ -29,10 +29,14 @@ def serve(settings: Settings, listening: socket.socket | None = None) -> int:
         from app.workers import supervise
 
         return supervise(settings, listening)
+    from app.service import Service
+
+    service = Service(settings)
+    service.open()  # takes as long as to import what follows, and goes on beside it
     from app.main import create_app
     from app.server import Server
 
-    return Server(create_app(settings), settings).serve_on(listening)
+    return Server(create_app(service)).serve_on(listening)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,6 +1,7 @@
 """uvicorn as this service wants it: it answers while it drains, and tells callers to leave."""
 
 import asyncio
+import gc
 import os
 import socket
 from contextlib import suppress
@@ -11,7 +12,6 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.service import Service
-from app.settings import Settings
 
 # Longer than the proxies in front keep idle connections (mostly 60 s), so that it is they who
 # close them: a request sent into a connection that we are closing is lost.
@@ -24,7 +24,7 @@ _CLOSE = (b"connection", b"close")
 class Server(uvicorn.Server):
     """Drains at the first signal, or when the model cannot be used; ends at once at the second."""
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, app: FastAPI) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -55,10 +55,20 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         ticking = asyncio.create_task(super().main_loop())
         draining = asyncio.create_task(self._drain())
+        settling = asyncio.create_task(self._settle())
         await asyncio.wait({ticking, draining}, return_when=asyncio.FIRST_COMPLETED)
         self.should_exit = True
         draining.cancel()
+        settling.cancel()
         await ticking
+
+    async def _settle(self) -> None:
+        """What is there once the model is loaded stays: no more looking through it for garbage.
+
+        That takes a tenth of a second, in which nobody is answered.
+        """
+        await self.service.settled.wait()
+        gc.freeze()
 
     async def _drain(self) -> None:
         await self.service.leaving.wait()

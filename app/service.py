@@ -2,19 +2,20 @@
 
 import asyncio
 import logging
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from time import perf_counter
 from typing import Literal
 
 from app.admission import Terms
 from app.engine import Engine
-from app.errors import LightMBERTError, NotReadyError
+from app.errors import LightMBERTError, NotReadyError, error_types
 from app.exchange import LEAVING, Exchange
 from app.memory import give_back
 from app.metrics import Metrics
 from app.runners import HOPELESS
 from app.settings import Settings
-from app.students import SICK, LoadEngine, Served, Students
+from app.students import SICK, OpenEngine, Served, Students
 
 logger = logging.getLogger(__name__)
 
@@ -27,16 +28,18 @@ Phase = Literal["loading", "ready", "leaving", "draining", "failed"]
 class Service:
     """Holds the students once they are loaded, and counts the requests that are under way."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, load_engine: LoadEngine) -> None:
+    def __init__(self, settings: Settings, *, open_engine: OpenEngine = Engine) -> None:
         self.settings = settings
-        self.metrics = metrics
+        self.metrics = Metrics(error_codes=[kind.code for kind in error_types()])
         self.phase: Phase = "loading"
         self.settled = asyncio.Event()
         """Set when loading has ended, well or badly."""
         self.leaving = asyncio.Event()
         """Set when the process should end: it was told to, or no model can be used."""
-        self.students = Students(settings, metrics, load_engine, on_health=self._show_health)
+        self.students = Students(settings, self.metrics, open_engine, on_health=self._show_health)
         self.exchange = Exchange(settings, self.students, leaving=self.leaving)
+        self._opening: Future[Engine] | None = None
+        self._opened_at = 0.0
         self._failure = ""
         self._stopped = False
         self._in_flight = 0
@@ -106,11 +109,19 @@ class Service:
         sick = [each.name for each in self.students if not each.ready]
         return f"ready, but not {' and '.join(sick)}" if sick else "ready"
 
+    def open(self) -> None:
+        """Begin to open the default student, in a thread; `load` sees how that ends."""
+        self._opened_at = perf_counter()
+        thread = ThreadPoolExecutor(1, thread_name_prefix="lightmbert-opening")
+        self._opening = thread.submit(self.students.open_default)
+        thread.shutdown(wait=False)  # it ends when this is done
+
     async def load(self) -> None:
         """Load the students in a thread, so that probes are answered meanwhile."""
-        started_at = perf_counter()
+        if self._opening is None:
+            self.open()
         try:
-            for engine in await asyncio.to_thread(self.students.open_all):
+            for engine in await asyncio.to_thread(self._load_all):
                 await self.students.put(engine)
         except Exception as error:  # noqa: BLE001 - whatever it is, the process must not live on unready
             told = str(error) if isinstance(error, LightMBERTError) else repr(error)
@@ -119,11 +130,16 @@ class Service:
             if self.phase == "loading":  # not stopped meanwhile
                 self.phase = "ready"
                 self._show_health()
-            self._log_ready(perf_counter() - started_at)
+            self._log_ready(perf_counter() - self._opened_at)
         finally:
             self.settled.set()
         await asyncio.to_thread(give_back)
         await self._widen()
+
+    def _load_all(self) -> list[Engine]:
+        opening, self._opening = self._opening, None  # or it would hold the engine for ever
+        assert opening is not None
+        return self.students.load_all(opening.result())
 
     def _log_ready(self, seconds: float) -> None:
         """An event per student."""

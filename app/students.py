@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 SICK = "the model keeps failing and is being opened anew"
 
-LoadEngine = Callable[[Settings, Metrics], Engine]
+OpenEngine = Callable[[Settings, Metrics], Engine]
+"""Opens a model folder; the engine is then warmed up."""
 
 
 class Served:
@@ -78,14 +79,14 @@ class Students:
         self,
         settings: Settings,
         metrics: Metrics,
-        load_engine: LoadEngine,
+        open_engine: OpenEngine,
         *,
         on_health: Callable[[], None],
     ) -> None:
         """`on_health` is called whenever `ready` or `broken` may have changed."""
         self._settings = settings
         self._metrics = metrics
-        self._load_engine = load_engine
+        self._open_engine = open_engine
         self._on_health = on_health
         self._served: Mapping[str, Served] = {}
         """Replaced rather than changed: whoever goes through it may be overtaken."""
@@ -114,25 +115,38 @@ class Students:
     def default(self) -> Served:
         return next(iter(self))
 
-    def open_all(self) -> list[Engine]:
-        """Open every folder of the settings, one after the other. Call it in a thread.
+    def open_default(self) -> Engine:
+        """Open the first folder of the settings, for `load_all`. Call it in a thread.
 
         Raises:
-            ModelError: a folder is unusable, or two have one name.
+            ModelError: it is unusable, another has no manifest, or two have one name.
         """
         load_manifests(self._settings.model_dirs)
-        return [self.open(folder) for folder in self._settings.model_dirs]
+        return self._open(self._settings.model_dirs[0])
 
-    def open(self, folder: Path) -> Engine:
-        """Open one folder, to be `put` to work. Call it in a thread.
+    def load_all(self, default: Engine) -> list[Engine]:
+        """Warm up the default, then load the other folders one by one. Call it in a thread.
 
-        How many runs there are at a time, and of how many threads, is measured with the first
-        and goes for all.
+        Raises:
+            ModelError: a folder is unusable.
+        """
+        others = self._settings.model_dirs[1:]
+        return [self._warmed_up(default), *(self.load(folder) for folder in others)]
+
+    def load(self, folder: Path) -> Engine:
+        """Open one folder and warm it up, to be `put` to work. Call it in a thread.
 
         Raises:
             ModelError: it is unusable.
         """
-        engine = self._load_engine(self._settings.for_student(folder), self._metrics)
+        return self._warmed_up(self._open(folder))
+
+    def _open(self, folder: Path) -> Engine:
+        return self._open_engine(self._settings.for_student(folder), self._metrics)
+
+    def _warmed_up(self, engine: Engine) -> Engine:
+        """How many runs there are at a time, of how many threads, goes for all that follow."""
+        engine.warm_up()
         plan = engine.settings.model_dump(include={"runners", "intra_op_threads"})
         self._settings = self._settings.model_copy(update=plan)
         return engine

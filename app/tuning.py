@@ -48,18 +48,26 @@ class Plan(BaseModel):
     intra_op_threads: PositiveInt
 
 
-def tuned(settings: Settings, open_session: OpenSession, tokenizer: Tokenizer) -> Settings:
-    """`settings` with the plan that is best here, unless one is given or tuning is off."""
+def tuned(
+    settings: Settings,
+    open_session: OpenSession,
+    tokenizer: Tokenizer,
+    *,
+    opened: StudentSession,
+) -> Settings:
+    """`settings` with the plan that is best here, unless one is given or tuning is off.
+
+    `opened` is a session as the settings have it.
+    """
     rule = Plan(runners=settings.runners, intra_op_threads=settings.intra_op_threads)
     given = settings.model_fields_set & set(Plan.model_fields)
     if not settings.autotune or given or settings.device != "cpu":
         return settings
-    session = open_session(rule.intra_op_threads)
-    cache = cache_file(settings.cache_dir, session)
+    cache = cache_file(settings.cache_dir, opened)
     plans = candidates(rule, cpus=allowed_cpus())
     plan = read(cache)
     if plan not in plans:  # nothing there, or nothing to be trusted
-        plan = measured(plans, open_session, batches_for(session, tokenizer), opened=session)
+        plan = measured(plans, open_session, batches_for(opened, tokenizer), opened=opened)
         write(cache, plan)
     return settings.model_copy(update=plan.model_dump())
 

@@ -21,7 +21,8 @@ from app.handover import ALIVE, ENDED, FULL, READY, UNREADY, take_over
 from app.main import create_app
 from app.runtime.cpus import take_share
 from app.server import Server
-from app.settings import Settings, load_settings
+from app.service import Service
+from app.settings import load_settings
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,8 @@ _TICKS_PER_S = 10
 class WorkerServer(Server):
     """Serves the connections that come down the line."""
 
-    def __init__(self, app: FastAPI, settings: Settings, line: socket.socket) -> None:
-        super().__init__(app, settings)
+    def __init__(self, app: FastAPI, line: socket.socket) -> None:
+        super().__init__(app)
         self._line = line
         self._unsaid = bytearray()
         self._told_ready = False
@@ -143,7 +144,7 @@ def work(index: int, of: int, line: socket.socket, *, supervisor: int) -> int:
     shared_metrics.join(index)
     settings = load_settings(workers=1)
     logs.configure(settings.log_level, worker=index)
-    server = WorkerServer(create_app(settings), settings, line)
+    server = WorkerServer(create_app(Service(settings)), line)
     status = server.serve_on()
     if os.getppid() != supervisor:  # it is gone, and nobody else is left to clean up
         shutil.rmtree(os.environ[shared_metrics.FOLDER], ignore_errors=True)

@@ -69,8 +69,16 @@ def choose_variant(
     return min(fitting, key=lambda v: (precisions.index(v.precision), targets.index(v.target)))
 
 
-def open_session(graph: Path, *, device: Device, intra_op_threads: int) -> Any:  # noqa: ANN401 - onnxruntime is untyped
+def open_session(
+    graph: Path, *, device: Device, intra_op_threads: int, content: bytes | None = None
+) -> Any:  # noqa: ANN401 - onnxruntime is untyped
     """An `onnxruntime.InferenceSession` that runs `graph` on `device` and nowhere else.
+
+    Args:
+        graph: the file.
+        device: where it runs.
+        intra_op_threads: of each run.
+        content: what the file held when it was hashed; it is read anew if not given.
 
     Raises:
         VariantError: the device is not there, or cannot run the whole graph.
@@ -86,9 +94,9 @@ def open_session(graph: Path, *, device: Device, intra_op_threads: int) -> Any: 
     if provider not in available:
         raise VariantError(f"device {device} needs {provider}; this machine has {available}")
     try:
-        # Read here, not by path: the bytes that run are one file, the one that was hashed.
+        # As bytes, not by path: nothing but this one file is opened.
         session = onnxruntime.InferenceSession(
-            graph.read_bytes(),
+            graph.read_bytes() if content is None else content,
             session_options(graph, device=device, intra_op_threads=intra_op_threads),
             providers=[provider],
         )

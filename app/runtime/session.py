@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from app.errors import InferenceError, ManifestError, SelfTestError
-from app.runtime.artifact import Golden, Manifest, Variant, verify_file
+from app.runtime.artifact import Golden, Manifest, Variant, read_verified
 from app.runtime.cpus import cpu_features
 from app.runtime.outputs import Floats, probabilities, unit_vectors
 from app.runtime.providers import choose_variant, known_device, open_session
@@ -52,8 +52,10 @@ class StudentSession:
         variant = choose_variant(
             manifest.variants, device=place, precision=precision, features=cpu_features()
         )
-        graph = verify_file(folder, variant)
-        session = open_session(graph, device=place, intra_op_threads=intra_op_threads)
+        graph, content = read_verified(folder, variant)
+        session = open_session(
+            graph, device=place, intra_op_threads=intra_op_threads, content=content
+        )
         return cls(session, manifest, variant)
 
     def run(self, encoded: Sequence[Encoded]) -> dict[str, Floats]:

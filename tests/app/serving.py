@@ -16,8 +16,9 @@ from app.main import create_app
 from app.metrics import Metrics
 from app.runtime.session import StudentSession
 from app.runtime.tokenizer import Encoded, Tokenizer
+from app.service import Service
 from app.settings import Settings
-from app.students import LoadEngine
+from app.students import OpenEngine
 
 
 class GatedSession(StudentSession):
@@ -39,13 +40,12 @@ class GatedSession(StudentSession):
 
 
 class GatedEngine(Engine):
-    """Loads as any engine does, then has its session gated."""
+    """Warms up as any engine does, then has its session gated."""
 
     session: GatedSession
 
-    @classmethod
-    def load(cls, settings: Settings, metrics: Metrics) -> "GatedEngine":
-        engine = super().load(settings, metrics)
+    def warm_up(self) -> None:
+        super().warm_up()
         begun, gate = queue.SimpleQueue(), threading.Semaphore(0)
 
         def gated(session: StudentSession) -> StudentSession:
@@ -53,11 +53,10 @@ class GatedEngine(Engine):
             session.begun, session.gate = begun, gate
             return session
 
-        student = engine._students[0]
+        student = self._model.students[0]
         open_session = student._open_session
         student._open_session = lambda: gated(open_session())
         gated(student.session)
-        return engine
 
     async def has_begun(self) -> int:
         """Texts in the batch that has just begun."""
@@ -88,13 +87,13 @@ class Client(httpx.AsyncClient):
 async def serving(
     model_dir: Path | Sequence[Path],
     *,
-    load_engine: LoadEngine = Engine.load,
+    open_engine: OpenEngine = Engine,
     loaded: bool = True,
     within_s: float = 10,
     **options: object,
 ) -> AsyncIterator[Client]:
     """A client of an application that is ready, unless `loaded` is off."""
-    app = create_app(Settings(model_dir=model_dir, **options), load_engine=load_engine)
+    app = create_app(Service(Settings(model_dir=model_dir, **options), open_engine=open_engine))
     async with (
         asyncio.timeout(within_s),  # a hang is a failure, not a wait
         app.router.lifespan_context(app),
@@ -105,20 +104,20 @@ async def serving(
         yield client
 
 
-def gating(name: str) -> LoadEngine:
+def gating(name: str) -> OpenEngine:
     """Gates the student in the folder of that name."""
 
-    def load(settings: Settings, metrics: Metrics) -> Engine:
+    def open_engine(settings: Settings, metrics: Metrics) -> Engine:
         kind = GatedEngine if settings.model_dir.name == name else Engine
-        return kind.load(settings, metrics)
+        return kind(settings, metrics)
 
-    return load
+    return open_engine
 
 
 @asynccontextmanager
 async def gated(model_dir: Path, **options: object) -> AsyncIterator[tuple[Client, GatedEngine]]:
     """A client and an engine whose only runner waits for `engine.session.gate.release()`."""
-    async with serving(model_dir, load_engine=GatedEngine.load, runners=1, **options) as client:
+    async with serving(model_dir, open_engine=GatedEngine, runners=1, **options) as client:
         engine = client.service.engine
         try:
             yield client, engine

@@ -20,7 +20,7 @@ from app.engine import Engine
 from app.metrics import Metrics
 from app.runtime.session import StudentSession
 from app.settings import EMBEDDED_STUDENT, Settings
-from app.students import LoadEngine
+from app.students import OpenEngine
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @asynccontextmanager
 async def administered(
     root: Path,
-    load_engine: LoadEngine = Engine.load,
+    open_engine: OpenEngine = Engine,
     *,
     also: tuple[str, ...] = (),
     **options: object,
@@ -44,7 +44,7 @@ async def administered(
     """A service of toy-1, and of what else is named, that may be changed."""
     folders = tuple(root / name for name in ("toy-1", *also))
     options = {"models_root": root, "admin_key": ADMIN_KEY, "runners": 1, **options}
-    async with serving(folders, load_engine=load_engine, **options) as http:
+    async with serving(folders, open_engine=open_engine, **options) as http:
         yield http, Admin(http)
 
 
@@ -190,7 +190,7 @@ async def test_whatever_goes_wrong_in_a_load_is_told_and_the_next_one_works(root
     def load(settings: Settings, metrics: Metrics) -> Engine:
         if settings.model_dir.name == "toy-2" and failures:
             raise failures.pop()
-        return Engine.load(settings, metrics)
+        return Engine(settings, metrics)
 
     async with administered(root, load) as (_, admin):
         failed = await admin.load("toy-2")
@@ -324,7 +324,7 @@ async def gone(session: "weakref.ref[StudentSession]") -> None:
 
 
 @contextmanager
-def held_back(name: str) -> Iterator[tuple[LoadEngine, threading.Event, threading.Event]]:
+def held_back(name: str) -> Iterator[tuple[OpenEngine, threading.Event, threading.Event]]:
     """A load of that folder says when it has begun, and waits until it may end."""
     begun, may_load = threading.Event(), threading.Event()
 
@@ -332,7 +332,7 @@ def held_back(name: str) -> Iterator[tuple[LoadEngine, threading.Event, threadin
         if settings.model_dir.name == name:
             begun.set()
             assert may_load.wait(5)
-        return Engine.load(settings, metrics)
+        return Engine(settings, metrics)
 
     try:
         yield load, begun, may_load

@@ -14,17 +14,18 @@ from app.api.tei_info import TEIFacts
 from app.engine import Engine
 from app.errors import ModelError, error_types
 from app.metrics import DROP_REASONS, PRIORITIES, ROUTES, STAGES, STATUSES, Metrics
+from app.service import Service
 from app.settings import Settings
 
 
 async def test_probes_are_answered_while_the_model_loads(toy_model_dir: Path) -> None:
     may_load = threading.Event()
 
-    def load_when_allowed(settings: Settings, metrics: Metrics) -> Engine:
+    def open_when_allowed(settings: Settings, metrics: Metrics) -> Engine:
         assert may_load.wait(5)
-        return Engine.load(settings, metrics)
+        return Engine(settings, metrics)
 
-    async with serving(toy_model_dir, load_engine=load_when_allowed, loaded=False) as http:
+    async with serving(toy_model_dir, open_engine=open_when_allowed, loaded=False) as http:
         try:
             assert (await http.get("/livez")).status_code == 200
             assert (await http.get("/metrics")).status_code == 200
@@ -205,16 +206,51 @@ async def test_two_applications_in_one_process_count_apart(toy_model_dir: Path) 
 async def test_shutdown_while_loading_waits_for_the_load_and_lets_go(toy_model_dir: Path) -> None:
     may_load = threading.Event()
 
-    def load_when_allowed(settings: Settings, metrics: Metrics) -> Engine:
+    def open_when_allowed(settings: Settings, metrics: Metrics) -> Engine:
         assert may_load.wait(5)
-        return Engine.load(settings, metrics)
+        return Engine(settings, metrics)
 
-    async with serving(toy_model_dir, load_engine=load_when_allowed, loaded=False) as http:
+    async with serving(toy_model_dir, open_engine=open_when_allowed, loaded=False) as http:
         stopping = asyncio.create_task(http.service.stop())
         await asyncio.sleep(0)
         may_load.set()
         await stopping
         assert not http.service.ready
+
+
+async def test_opening_may_begin_early_and_nothing_is_measured_until_loading(
+    toy_model_dir: Path,
+) -> None:
+    told: list[str] = []
+    opened = threading.Event()
+
+    class Telling(Engine):
+        def __init__(self, settings: Settings, metrics: Metrics) -> None:
+            super().__init__(settings, metrics)
+            told.append("opened")
+            opened.set()
+
+        def warm_up(self) -> None:
+            told.append("measured")
+            super().warm_up()
+
+    service = Service(Settings(model_dir=toy_model_dir), open_engine=Telling)
+    service.open()
+    assert opened.wait(5)
+    assert told == ["opened"]
+    await service.load()
+    assert told == ["opened", "measured"]
+    assert service.ready
+    await service.stop()
+
+
+async def test_what_fails_early_is_told_by_loading(tmp_path: Path) -> None:
+    service = Service(Settings(model_dir=tmp_path / "nothing"))
+    service.open()
+    await service.load()
+    assert not service.alive
+    assert "does not exist; is this a model folder?" in service.state
+    await service.stop()
 
 
 @pytest.mark.parametrize("missing", ["manifest.json", "tokenizer.json", "model.onnx"])

@@ -8,6 +8,7 @@ from serving import serving
 
 from app.main import create_app
 from app.metrics import ROUTES
+from app.service import Service
 from app.settings import Settings
 
 EVERYWHERE = {"200", "400", "401", "413", "415", "429", "500", "503", "504"}
@@ -68,7 +69,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def document(toy_model_dir: Path) -> dict[str, Any]:
-    return create_app(Settings(model_dir=toy_model_dir)).openapi()
+    return create_app(Service(Settings(model_dir=toy_model_dir))).openapi()
 
 
 def test_the_document_is_valid(document: dict[str, Any]) -> None:

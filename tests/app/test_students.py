@@ -93,7 +93,7 @@ async def test_one_that_is_hopeless_does_not_take_the_other_down(
     toy_model_dir: Path, turned_dir: Path
 ) -> None:
     options = {"run_timeout_s": 1.0, "faults_until_exit": 1, "runners": 1}
-    async with serving((toy_model_dir, turned_dir), load_engine=gating("toy"), **options) as http:
+    async with serving((toy_model_dir, turned_dir), open_engine=gating("toy"), **options) as http:
         assert (await http.embed("hund")).status_code == 500  # its run hangs
         toy = http.service.students.default
         async with asyncio.timeout(5):
@@ -112,7 +112,7 @@ async def test_one_that_is_hopeless_does_not_take_the_other_down(
 async def test_before_the_body_is_read_only_what_all_would_refuse_is_refused(
     toy_model_dir: Path, turned_dir: Path
 ) -> None:
-    async with serving((toy_model_dir, turned_dir), load_engine=gating("toy"), runners=1) as http:
+    async with serving((toy_model_dir, turned_dir), open_engine=gating("toy"), runners=1) as http:
         toy = http.service.students.default.engine
         toy._forecast.learn = lambda run: None
         toy._forecast.seconds_per_token = 1.0  # so that whoever comes second would wait for long

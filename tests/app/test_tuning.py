@@ -8,6 +8,7 @@ from toy_student import MAX_TOKENS
 from app import tuning
 from app.engine import Engine
 from app.metrics import Metrics
+from app.opened_model import OpenedModel
 from app.runtime.artifact import load_manifest
 from app.runtime.session import StudentSession
 from app.runtime.tokenizer import Tokenizer
@@ -33,7 +34,8 @@ class Machine:
         if not settings.model_fields_set & set(rule):  # this machine's own rule is not at stake
             settings = settings.model_copy(update=rule)
             settings.model_fields_set.difference_update(rule)
-        chosen = tuned(settings, self._open, self._tokenizer())
+        opened = self._open(settings.intra_op_threads)
+        chosen = tuned(settings, self._open, self._tokenizer(), opened=opened)
         return chosen.runners, chosen.intra_op_threads
 
     @property
@@ -170,6 +172,33 @@ def test_an_engine_runs_as_it_was_tuned(
     [cache] = tmp_path.iterdir()
     kept = json.loads(cache.read_text())
     assert kept == engine.settings.model_dump(include=set(kept))
+
+
+@pytest.mark.parametrize(("threads", "opened"), [(1, [1]), (2, [1, 2])])
+def test_a_model_is_opened_again_only_for_other_threads(
+    toy_model_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
+    opened: list[int],
+) -> None:
+    asked: list[int] = []
+    load = StudentSession.load
+
+    def loaded(*given: object, intra_op_threads: int, **named: object) -> StudentSession:
+        asked.append(intra_op_threads)
+        return load(*given, intra_op_threads=intra_op_threads, **named)
+
+    monkeypatch.setattr(StudentSession, "load", loaded)
+    plan = Plan(runners=3, intra_op_threads=threads)
+    monkeypatch.setattr(tuning, "candidates", lambda rule, *, cpus: [plan])
+    monkeypatch.setattr(tuning, "read", lambda cache: plan)
+    monkeypatch.setattr("app.settings.allowed_cpus", lambda: 1)
+    model = OpenedModel(Settings(model_dir=toy_model_dir, autotune=True, cache_dir=tmp_path))
+    model.measure()
+    assert asked == opened
+    assert len(model.students) == 3
+    assert len(set(model.students)) == 1
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ async def test_it_is_opened_a_moment_after_the_service_is_ready(
 ) -> None:
     monkeypatch.setattr(service, "_WIDEN_AFTER_S", 0.01)
     Widening.asked, Widening.loop = asyncio.Event(), asyncio.get_running_loop()
-    async with asyncio.timeout(10), serving(toy_model_dir, load_engine=Widening.load) as http:
+    async with asyncio.timeout(10), serving(toy_model_dir, open_engine=Widening) as http:
         assert (await http.get("/readyz")).status_code == 200
         await Widening.asked.wait()
 
@@ -38,7 +38,7 @@ async def test_a_service_that_leaves_neither_waits_for_it_nor_opens_it(
     monkeypatch.setattr(service, "_WIDEN_AFTER_S", 60)
     Widening.asked, Widening.loop = asyncio.Event(), asyncio.get_running_loop()
 
-    async with asyncio.timeout(10), serving(toy_model_dir, load_engine=Widening.load):
+    async with asyncio.timeout(10), serving(toy_model_dir, open_engine=Widening):
         pass
     assert not Widening.asked.is_set()
 

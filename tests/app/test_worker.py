@@ -1,5 +1,6 @@
-"""What a worker tells its supervisor by itself."""
+"""What a process does by itself: what a worker tells its supervisor, and what all leave alone."""
 
+import gc
 import resource
 import socket
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ import pytest
 
 from app.handover import ALIVE, ENDED, READY, UNREADY, hand_over
 from app.main import create_app
+from app.server import Server
+from app.service import Service
 from app.settings import Settings
 from app.worker import WorkerServer
 
@@ -26,10 +29,23 @@ async def test_an_idle_worker_is_heard_once_a_second(
 ) -> None:
     upper, lower = lines
     settings = Settings(model_dir=toy_model_dir)
-    server = WorkerServer(create_app(settings), settings, lower)
+    server = WorkerServer(create_app(Service(settings)), lower)
     for tick in range(20):  # of 0.1 s
         await server.on_tick(tick)
     assert upper.recv(100) == ALIVE * 2
+
+
+async def test_what_is_loaded_is_not_looked_through_for_garbage(toy_model_dir: Path) -> None:
+    server = Server(create_app(Service(Settings(model_dir=toy_model_dir))))
+    await server.service.load()
+    gc.unfreeze()
+    try:
+        await server._settle()
+        assert gc.is_tracked(server.service)
+        assert not any(each is server.service for each in gc.get_objects())
+    finally:
+        gc.unfreeze()
+    await server.service.stop()
 
 
 async def test_a_worker_short_of_open_files_loses_one_connection_and_is_unready_until_it_has_some(
@@ -37,7 +53,7 @@ async def test_a_worker_short_of_open_files_loses_one_connection_and_is_unready_
 ) -> None:
     upper, lower = lines
     settings = Settings(model_dir=toy_model_dir)
-    server = WorkerServer(create_app(settings), settings, lower)
+    server = WorkerServer(create_app(Service(settings)), lower)
     await server.service.load()
     await server.on_tick(1)
     assert upper.recv(100) == READY

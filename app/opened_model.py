@@ -1,0 +1,91 @@
+"""A model folder, opened on this machine; how fast it is here is measured afterwards.
+
+Opening is reading, hashing and preparing, which the rest of a start may go on beside. What is
+measured wants the machine to itself.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+from app.forecast import Forecast
+from app.runtime.artifact import Manifest, load_manifest, verify_file
+from app.runtime.session import StudentSession
+from app.runtime.tokenizer import Tokenizer
+from app.settings import Settings
+from app.student import Student
+from app.tuning import threads_alone, tuned
+from app.warmup import warmed_up
+
+
+class OpenedModel:
+    """What runs texts, one for each runner, and what it takes to open it again."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Open the folder of the settings and test it against its golden outputs.
+
+        Raises:
+            ModelError: it is unusable on this machine.
+        """
+        self.settings = settings
+        self._manifest = load_manifest(settings.model_dir)
+        self.tokenizer = Tokenizer.load(
+            verify_file(settings.model_dir, self._manifest.tokenizer),
+            max_tokens=self._manifest.max_tokens,
+        )
+        self.students: Sequence[Student] = self._opened()
+
+    @property
+    def session(self) -> StudentSession:
+        """The session in use now; after a fault it is another one."""
+        return self.students[0].session
+
+    def measure(self) -> Forecast:
+        """Choose how many runs there are at a time, of how many threads; and what they take.
+
+        Raises:
+            ModelError: sessions of other threads cannot be opened.
+        """
+        threads = self.settings.intra_op_threads
+        open_session = partial(_open, self.settings, self._manifest)
+        self.settings = tuned(self.settings, open_session, self.tokenizer, opened=self.session)
+        if self.settings.intra_op_threads != threads:
+            self.students = self._opened()
+        else:
+            self.students = self._for_runners(self.students)
+        return warmed_up(
+            self.session, self.tokenizer, max_batch_tokens=self.settings.max_batch_tokens
+        )
+
+    def widen(self) -> None:
+        """Open what a text that is alone runs on, where that needs more threads.
+
+        Raises:
+            ModelError: it is unusable; nothing has changed.
+        """
+        threads = threads_alone(self.settings, self.session)
+        if threads > self.settings.intra_op_threads:
+            for student in set(self.students):
+                student.widen(partial(_open, self.settings, self._manifest, threads))
+
+    def _opened(self) -> Sequence[Student]:
+        # Runs on one CUDA session wait for each other; on one CPU session they do not.
+        sessions = self.settings.runners if self.settings.device == "cuda" else 1
+        threads = self.settings.intra_op_threads
+        reopen = partial(_open, self.settings, self._manifest, threads)
+        return self._for_runners([Student(reopen, self.tokenizer) for _ in range(sessions)])
+
+    def _for_runners(self, students: Sequence[Student]) -> Sequence[Student]:
+        """As many as there are runners, each student several times if it must be."""
+        of_each = self.settings.runners // len(set(students))
+        return list(dict.fromkeys(students)) * of_each
+
+
+def _open(settings: Settings, manifest: Manifest, intra_op_threads: int) -> StudentSession:
+    """No method: a student that knew who holds it would outlive its last request."""
+    return StudentSession.load(
+        settings.model_dir,
+        manifest,
+        device=settings.device,
+        precision=settings.precision,
+        intra_op_threads=intra_op_threads,
+    )

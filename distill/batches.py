@@ -93,7 +93,7 @@ class Batch:
 
     @property
     def padded_tokens(self) -> int:
-        """Of the text and its English, as the student reads them."""
+        """Of the text and of its English, all of it, though a student may read it now and then."""
         return self.text.ids.numel() + (0 if self.english is None else self.english.ids.numel())
 
 

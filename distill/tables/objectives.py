@@ -121,7 +121,8 @@ class SentenceTable(WeightedTable):
     contrastive_temperature: PositiveFloat
     english_every: PositiveInt = 1
     """The student reads the English of every so many-th pair, which it knows from the start if it
-    was made from the teacher's layers; the teacher reads that of all."""
+    was made from the teacher's layers; the teacher reads that of all. The mean over those few weighs
+    as much as that over all texts."""
 
 
 MinilmTable = Minilm1Table | Minilm2Table

@@ -111,8 +111,9 @@ def threshold_for(precision: float, found: Floats, right: Floats) -> float:
             "add examples"
         )
     last = int(enough[-1])
-    below = float(sorted_found[last + 1]) if last + 1 < len(hits) else 0.0
-    return (float(sorted_found[last]) + below) / 2
+    lowest, below = sorted_found[last], np.append(sorted_found, np.float32(0))[last + 1]
+    middle = (lowest + below) / 2
+    return float(middle if middle > below else lowest)  # nothing may lie between the two
 
 
 def wilson(share: float, rows: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The service, put together: one application per settings."""
+"""The service, put together: one application per `Service`."""
 
 import asyncio
 from collections.abc import AsyncIterator

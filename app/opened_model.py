@@ -49,6 +49,7 @@ class OpenedModel:
         open_session = partial(_open, self.settings, self._manifest)
         self.settings = tuned(self.settings, open_session, self.tokenizer, opened=self.session)
         if self.settings.intra_op_threads != threads:
+            self.students = ()  # what it was opened as goes first: memory has no room for two
             self.students = self._opened()
         else:
             self.students = self._for_runners(self.students)
@@ -60,7 +61,7 @@ class OpenedModel:
         """Open what a text that is alone runs on, where that needs more threads.
 
         Raises:
-            ModelError: it is unusable; nothing has changed.
+            ModelError: it is unusable; the student it was opened for goes on without.
         """
         threads = threads_alone(self.settings, self.session)
         if threads > self.settings.intra_op_threads:

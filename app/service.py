@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from concurrent.futures import Future
 from contextlib import suppress
 from time import perf_counter
 from typing import Literal
@@ -112,9 +113,18 @@ class Service:
     def open(self) -> None:
         """Begin to open the default student, in a thread; `load` sees how that ends."""
         self._opened_at = perf_counter()
-        thread = ThreadPoolExecutor(1, thread_name_prefix="lightmbert-opening")
-        self._opening = thread.submit(self.students.open_default)
-        thread.shutdown(wait=False)  # it ends when this is done
+        self._opening = opening = Future[Engine]()
+
+        def work() -> None:
+            try:
+                opening.set_result(self.students.open_default())
+            except Exception as error:  # noqa: BLE001 - `load` tells
+                opening.set_exception(error)
+
+        try:  # a daemon: who interrupts a start does not wait for it
+            threading.Thread(target=work, name="lightmbert-opening", daemon=True).start()
+        except RuntimeError as error:  # no more threads
+            opening.set_exception(error)
 
     async def load(self) -> None:
         """Load the students in a thread, so that probes are answered meanwhile."""
@@ -142,7 +152,7 @@ class Service:
         return self.students.load_all(opening.result())
 
     def _log_ready(self, seconds: float) -> None:
-        """An event per student."""
+        """An event per student; `seconds` are those since opening began, imports beside it included."""
         for served in self.students:
             settings = served.engine.settings
             logger.info(

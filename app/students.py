@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 SICK = "the model keeps failing and is being opened anew"
 
 OpenEngine = Callable[[Settings, Metrics], Engine]
-"""Opens a model folder; the engine is then warmed up."""
+"""Opens a model folder; the engine has yet to be warmed up."""
 
 
 class Served:

@@ -145,13 +145,25 @@ def quiet_contexts(model: onnx.ModelProto, ranges: dict[str, Range]) -> None:
 
 
 def _weight(graph: Rewriter, name: str, values: Floats, *, saturates: bool) -> _Weight:
-    peak = loudest_pair(values) if saturates else np.abs(values).max(axis=0)
-    scales = np.where(peak > 0, peak / LARGEST_WEIGHT, 1).astype(np.float32)  # (N,)
+    scales = weight_scales(values, saturates=saturates)
     return _Weight(
         graph.constant(f"{name}_steps", np.rint(values / scales).astype(np.int8)),
         graph.constant(f"{name}_scales", scales),
         graph.constant(f"{name}_zeros", np.zeros(len(scales), dtype=np.int8)),
     )
+
+
+def weight_scales(weight: Floats, *, saturates: bool) -> Floats:
+    """What a step is worth in each column of (H, N): (N,); 1 where all is as good as zero.
+
+    Args:
+        weight: any finite values.
+        saturates: whether two neighbouring rows share 128 steps or have 127 each.
+    """
+    peak = loudest_pair(weight) if saturates else np.abs(weight).max(axis=0)
+    least = LARGEST_WEIGHT * np.finfo(np.float32).tiny  # below it a step has too few digits
+    scales: Floats = np.where(peak >= least, peak / LARGEST_WEIGHT, 1).astype(np.float32)
+    return scales
 
 
 def loudest_pair(weight: Floats) -> Floats:

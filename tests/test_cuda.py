@@ -26,7 +26,7 @@ def engine() -> Engine:
 
 @pytest.mark.gpu
 def test_each_runner_has_a_session_of_its_own(engine: Engine) -> None:
-    first, second = engine._students
+    first, second = engine._model.students
     assert first.session is not second.session
     for student in (first, second):
         assert student.session.providers[0] == "CUDAExecutionProvider"

@@ -222,13 +222,11 @@ async def test_opening_may_begin_early_and_nothing_is_measured_until_loading(
     toy_model_dir: Path,
 ) -> None:
     told: list[str] = []
-    opened = threading.Event()
 
     class Telling(Engine):
         def __init__(self, settings: Settings, metrics: Metrics) -> None:
             super().__init__(settings, metrics)
             told.append("opened")
-            opened.set()
 
         def warm_up(self) -> None:
             told.append("measured")
@@ -236,11 +234,27 @@ async def test_opening_may_begin_early_and_nothing_is_measured_until_loading(
 
     service = Service(Settings(model_dir=toy_model_dir), open_engine=Telling)
     service.open()
-    assert opened.wait(5)
+    service._opening.result(timeout=5)
     assert told == ["opened"]
     await service.load()
     assert told == ["opened", "measured"]
     assert service.ready
+    await service.stop()
+
+
+async def test_a_process_that_may_not_start_a_thread_fails_and_says_so(
+    toy_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    service = Service(Settings(model_dir=toy_model_dir))
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        service.open()
+    await service.load()
+    assert "can't start new thread" in service.state
+    assert service.leaving.is_set()
     await service.stop()
 
 

@@ -56,6 +56,20 @@ def test_importing_the_service_leaves_onnxruntime_for_later() -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_the_model_is_being_opened_before_the_framework_is_imported(toy_model_dir: Path) -> None:
+    result = python(
+        "import sys\n"
+        "from app.service import Service\n"
+        "from app.serve import serve\n"
+        "from app.settings import Settings\n"
+        "def told(self): raise SystemExit(3 if 'fastapi' not in sys.modules else 4)\n"
+        "Service.open = told\n"
+        "serve(Settings(port=0))\n",
+        LIGHTMBERT_MODEL_DIR=str(toy_model_dir),
+    )
+    assert result.returncode == 3, result.stderr
+
+
 def test_sigterm_drains_and_ends_with_0(toy_model_dir: Path) -> None:
     answers: list[httpx.Response] = []
     with server(toy_model_dir, SERVE_GATED + SERVE) as (process, url):

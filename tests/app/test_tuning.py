@@ -201,6 +201,23 @@ def test_a_model_is_opened_again_only_for_other_threads(
     assert len(set(model.students)) == 1
 
 
+def test_each_runner_of_a_gpu_has_a_session_of_its_own(
+    toy_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = StudentSession.load
+
+    def loaded(*given: object, device: str, **named: object) -> StudentSession:
+        assert device == "cuda"
+        return load(*given, device="cpu", **named)
+
+    monkeypatch.setattr(StudentSession, "load", loaded)
+    model = OpenedModel(Settings(model_dir=toy_model_dir, device="cuda", runners=3))
+    students = list(model.students)
+    model.measure()
+    assert list(model.students) == students
+    assert len({student.session for student in students}) == 3
+
+
 @pytest.mark.parametrize(
     ("given", "precision", "threads"),
     [

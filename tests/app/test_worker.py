@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvicorn
 
+from app import service
 from app.handover import ALIVE, ENDED, READY, UNREADY, hand_over
 from app.main import create_app
 from app.server import Server
@@ -35,16 +37,26 @@ async def test_an_idle_worker_is_heard_once_a_second(
     assert upper.recv(100) == ALIVE * 2
 
 
-async def test_what_is_loaded_is_not_looked_through_for_garbage(toy_model_dir: Path) -> None:
+async def test_what_is_loaded_is_not_looked_through_for_garbage(
+    toy_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = Server(create_app(Service(Settings(model_dir=toy_model_dir))))
-    await server.service.load()
+    frozen: list[int] = []
+
+    async def run_briefly(of: uvicorn.Server) -> None:
+        frozen.append(gc.get_freeze_count())
+        await server.service.load()
+        frozen.append(gc.get_freeze_count())
+
+    monkeypatch.setattr(service, "_WIDEN_AFTER_S", 0)
+    monkeypatch.setattr(uvicorn.Server, "main_loop", run_briefly)
     gc.unfreeze()
     try:
-        await server._settle()
-        assert gc.is_tracked(server.service)
-        assert not any(each is server.service for each in gc.get_objects())
+        await server.main_loop()
     finally:
         gc.unfreeze()
+    assert frozen[0] == 0
+    assert frozen[1] > 10_000
     await server.service.stop()
 
 

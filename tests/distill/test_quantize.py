@@ -21,7 +21,7 @@ from distill.calibration import channel_ranges
 from distill.export import Card, export_student
 from distill.fp16 import fp16
 from distill.heads import save_head
-from distill.int8 import LARGEST_ACTIVATION, LARGEST_WEIGHT, int8, loudest_pair, smoothing
+from distill.int8 import LARGEST_ACTIVATION, int8, smoothing, weight_scales
 from distill.padding import with_padding
 from distill.parity import ParityError
 from distill.quantize import quantize_student
@@ -341,12 +341,13 @@ def test_neighbours_who_share_lose_more_than_alone_and_less_than_by_a_bit_each(
     )
 )
 def test_two_neighbours_never_have_more_steps_than_sixteen_bits_hold(weight: Floats) -> None:
-    peak = loudest_pair(weight)
-    assert (peak >= np.abs(weight).max(axis=0)).all()
-    scales = np.where(peak > 0, peak / LARGEST_WEIGHT, 1).astype(np.float32)
-    steps = np.abs(np.rint(weight / scales)).astype(int)
+    scales = weight_scales(weight, saturates=True)
+    steps = np.rint(weight / scales).astype(int)
     for row in range(0, len(steps), 2):
-        assert (LARGEST_ACTIVATION * steps[row : row + 2].sum(axis=0) <= 2**15 - 1).all()
+        most = np.abs(steps[row : row + 2]).sum(axis=0)
+        assert (LARGEST_ACTIVATION * most <= 2**15 - 1).all()
+    assert (np.abs(steps * scales - weight) <= scales * (0.5 + 1e-5)).all()
+    assert (np.abs(np.rint(weight / weight_scales(weight, saturates=False))) <= 127).all()
 
 
 def test_every_activation_stays_within_half_a_step_of_its_value(exported: Path) -> None:

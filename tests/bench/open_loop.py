@@ -21,6 +21,8 @@ from .figures import percentile
 
 MAX_CONNECTIONS = 900
 """Below the usual limit of open files; a request beyond it is told as not sent."""
+TICK_S = 0.001
+"""The loop's clock: a shorter sleep is none, and takes the CPU from whom is measured."""
 PATIENCE_S = 10.0
 """How long the last answers are waited for."""
 
@@ -84,7 +86,7 @@ class Caller:
             # Also when late: who sends without a pause reads no answers, and blames the service.
             await asyncio.sleep(max(0.0, due_at - perf_counter()))
             while (early_s := due_at - perf_counter()) > 0:
-                await asyncio.sleep(early_s)
+                await asyncio.sleep(max(early_s, TICK_S))
             self._send(self._requests[number % len(self._requests)], due_at)
         sent_s = perf_counter() - began_at
         give_up_at = perf_counter() + PATIENCE_S

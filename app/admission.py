@@ -14,7 +14,7 @@ from app.fairness import WEIGHTS
 from app.forecast import Forecast
 from app.metrics import PRIORITIES, Priority
 
-SURE = 0.7
+SURE = 0.5
 """Of a caller's deadline a predicted wait may take so much. Predictions err, and most of what was
 let in up to the deadline itself was run for nobody."""
 _LEAST_RETRY_S = 0.1

@@ -5,6 +5,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ class CallThread(threading.Thread):
         """What `work` returns or raises. Call it on the event loop."""
         future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
         self._calls.put((work, future))
+        time.sleep(0)  # let it have the interpreter's lock, or it waits until the loop is idle
         return future
 
     def retire(self) -> None:

@@ -3,6 +3,7 @@ import os
 import sys
 import threading
 import weakref
+from functools import partial
 
 import pytest
 
@@ -31,6 +32,24 @@ async def test_calls_are_made_in_the_thread_and_their_results_come_back(thread: 
     thread.retire()
     await asyncio.to_thread(thread.join, timeout=5)
     assert not thread.is_alive()
+
+
+async def test_a_call_begins_while_the_loop_goes_on(
+    thread: CallThread,
+) -> None:
+    before, begun = sys.getswitchinterval(), 0
+    sys.setswitchinterval(60)  # or the interpreter would take the lock from the loop by itself
+    try:
+        for _ in range(50):
+            started: list[bool] = []
+            call = thread.call(partial(started.append, True))
+            for _ in range(100_000):  # what the loop does for other callers
+                pass
+            begun += len(started)
+            await call
+    finally:
+        sys.setswitchinterval(before)
+    assert begun > 0  # without a chance to, none does
 
 
 async def test_it_holds_on_to_nothing_between_two_calls(thread: CallThread) -> None:

@@ -13,7 +13,7 @@ from app.runtime.session import StudentSession
 from app.runtime.tokenizer import Tokenizer
 from app.settings import Settings
 from app.student import Student
-from app.tuning import threads_alone, tuned
+from app.tuning import Plan, threads_alone, tuned
 from app.warmup import warmed_up
 
 
@@ -65,14 +65,16 @@ class OpenedModel:
         """
         threads = threads_alone(self.settings, self.session)
         if threads > self.settings.intra_op_threads:
+            plan = Plan(runners=1, intra_op_threads=threads)
             for student in set(self.students):
-                student.widen(partial(_open, self.settings, self._manifest, threads))
+                student.widen(partial(_open, self.settings, self._manifest, plan))
 
     def _opened(self) -> Sequence[Student]:
         # Runs on one CUDA session wait for each other; on one CPU session they do not.
         sessions = self.settings.runners if self.settings.device == "cuda" else 1
-        threads = self.settings.intra_op_threads
-        reopen = partial(_open, self.settings, self._manifest, threads)
+        threads, runners = self.settings.intra_op_threads, self.settings.runners // sessions
+        plan = Plan(runners=runners, intra_op_threads=threads)
+        reopen = partial(_open, self.settings, self._manifest, plan)
         return self._for_runners([Student(reopen, self.tokenizer) for _ in range(sessions)])
 
     def _for_runners(self, students: Sequence[Student]) -> Sequence[Student]:
@@ -81,12 +83,13 @@ class OpenedModel:
         return list(dict.fromkeys(students)) * of_each
 
 
-def _open(settings: Settings, manifest: Manifest, intra_op_threads: int) -> StudentSession:
+def _open(settings: Settings, manifest: Manifest, plan: Plan) -> StudentSession:
     """No method: a student that knew who holds it would outlive its last request."""
     return StudentSession.load(
         settings.model_dir,
         manifest,
         device=settings.device,
         precision=settings.precision,
-        intra_op_threads=intra_op_threads,
+        intra_op_threads=plan.intra_op_threads,
+        runners=plan.runners,
     )

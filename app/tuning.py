@@ -35,9 +35,6 @@ CLEARLY_BETTER = 1.05
 MOST_FOR_ONE_TEXT = 4
 """Threads."""
 
-OpenSession = Callable[[int], StudentSession]
-"""A session with so many intra-op threads."""
-
 
 class Plan(BaseModel):
     """Forward passes at a time, and threads of each."""
@@ -46,6 +43,10 @@ class Plan(BaseModel):
 
     runners: PositiveInt
     intra_op_threads: PositiveInt
+
+
+OpenSession = Callable[[Plan], StudentSession]
+"""A session that is run so."""
 
 
 def tuned(
@@ -110,7 +111,7 @@ def measured(
     for plan in plans:
         if rates and perf_counter() - started_at > BUDGET_S:
             break
-        session = opened if plan == plans[0] else open_session(plan.intra_op_threads)
+        session = opened if plan == plans[0] else open_session(plan)
         session.run(batches[-1])  # the first run is slow
         rates[plan] = max(texts_per_s(session, plan.runners, batches) for _ in range(ROUNDS))
     best = max(rates, key=lambda plan: rates[plan])

@@ -70,7 +70,12 @@ def choose_variant(
 
 
 def open_session(
-    graph: Path, *, device: Device, intra_op_threads: int, content: bytes | None = None
+    graph: Path,
+    *,
+    device: Device,
+    intra_op_threads: int,
+    content: bytes | None = None,
+    arena: bool = True,
 ) -> Any:  # noqa: ANN401 - onnxruntime is untyped
     """An `onnxruntime.InferenceSession` that runs `graph` on `device` and nowhere else.
 
@@ -79,6 +84,8 @@ def open_session(
         device: where it runs.
         intra_op_threads: of each run.
         content: what the file held when it was hashed; it is read anew if not given.
+        arena: whether runs take their memory from ONNX Runtime's arena, which has one lock for
+            all, or from the C library, which has a heap for each thread.
 
     Raises:
         VariantError: the device is not there, or cannot run the whole graph.
@@ -97,7 +104,7 @@ def open_session(
         # As bytes, not by path: nothing but this one file is opened.
         session = onnxruntime.InferenceSession(
             graph.read_bytes() if content is None else content,
-            session_options(graph, device=device, intra_op_threads=intra_op_threads),
+            session_options(graph, device=device, intra_op_threads=intra_op_threads, arena=arena),
             providers=[provider],
         )
     except Exception as error:  # onnxruntime exports no common base class
@@ -125,7 +132,7 @@ def onnxruntime_version() -> str:
     return str(onnxruntime.__version__)
 
 
-def session_options(graph: Path, *, device: Device, intra_op_threads: int) -> Any:  # noqa: ANN401 - onnxruntime is untyped
+def session_options(graph: Path, *, device: Device, intra_op_threads: int, arena: bool) -> Any:  # noqa: ANN401 - onnxruntime is untyped
     """What every session of the service is opened with."""
     import onnxruntime  # as above
 
@@ -133,6 +140,7 @@ def session_options(graph: Path, *, device: Device, intra_op_threads: int) -> An
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # failures are raised; nothing else is worth a line
+    options.enable_cpu_mem_arena = arena
     options.enable_mem_pattern = False  # every batch has its own shape; patterns would pile up
     # A waiting thread that spins takes the processor from tokenizer and HTTP.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -40,8 +40,9 @@ class StudentSession:
         device: str,
         precision: str,
         intra_op_threads: int,
+        runners: int = 1,
     ) -> Self:
-        """Choose the variant for this machine, verify its hash and open it.
+        """Choose the variant for this machine, verify its hash and open it for so many callers.
 
         Raises:
             VariantError: no variant fits, or the device is not there.
@@ -54,7 +55,12 @@ class StudentSession:
         )
         graph, content = read_verified(folder, variant)
         session = open_session(
-            graph, device=place, intra_op_threads=intra_op_threads, content=content
+            graph,
+            device=place,
+            intra_op_threads=intra_op_threads,
+            content=content,
+            # int8's steps are so short that runs side by side wait for the arena's lock.
+            arena=runners == 1 or variant.precision != "int8",
         )
         return cls(session, manifest, variant)
 

@@ -201,6 +201,32 @@ def test_weights_of_full_range_are_not_run_without_vnni() -> None:
         choose_variant([ALL[3]], device="cpu", precision="auto", features=frozenset({"avx2"}))
 
 
+@pytest.mark.parametrize(
+    ("precision", "runners", "arena"),
+    [("int8", 1, True), ("int8", 2, False), ("fp32", 1, True), ("fp32", 2, True)],
+)
+def test_int8_run_side_by_side_has_no_arena_to_wait_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, runners: int, arena: bool
+) -> None:
+    options: list[Any] = []
+    made = providers.session_options
+    monkeypatch.setattr(
+        providers, "session_options", lambda *a, **k: options.append(made(*a, **k)) or options[-1]
+    )
+    folder = write_model_dir(tmp_path / "toy")
+    manifest = load_manifest(folder)
+    variants = [v.model_copy(update={"precision": precision}) for v in manifest.variants]
+    StudentSession.load(
+        folder,
+        manifest.model_copy(update={"variants": variants}),
+        device="cpu",
+        precision=precision,
+        intra_op_threads=1,
+        runners=runners,
+    )
+    assert [each.enable_cpu_mem_arena for each in options] == [arena]
+
+
 def test_a_graph_without_token_types_is_not_given_any(tmp_path: Path) -> None:
     folder = write_model_dir(tmp_path / "toy")
     graph = onnx.load(folder / "model.onnx")

@@ -34,7 +34,7 @@ class Machine:
         if not settings.model_fields_set & set(rule):  # this machine's own rule is not at stake
             settings = settings.model_copy(update=rule)
             settings.model_fields_set.difference_update(rule)
-        opened = self._open(settings.intra_op_threads)
+        opened = self._open(Plan(**{name: getattr(settings, name) for name in rule}))
         chosen = tuned(settings, self._open, self._tokenizer(), opened=opened)
         return chosen.runners, chosen.intra_op_threads
 
@@ -43,7 +43,7 @@ class Machine:
         [file] = self.cache_dir.iterdir()
         return file
 
-    def _open(self, intra_op_threads: int) -> StudentSession:
+    def _open(self, plan: Plan) -> StudentSession:
         session = StudentSession.load(
             self.folder,
             load_manifest(self.folder),
@@ -51,7 +51,7 @@ class Machine:
             precision="auto",
             intra_op_threads=1,
         )
-        self._threads[id(session)] = intra_op_threads
+        self._threads[id(session)] = plan.intra_op_threads
         return session
 
     def _tokenizer(self) -> Tokenizer:
@@ -201,6 +201,25 @@ def test_a_model_is_opened_again_only_for_other_threads(
     assert len(set(model.students)) == 1
 
 
+def test_a_session_is_opened_for_as_many_runs_as_it_has_at_a_time(
+    toy_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+    load = StudentSession.load
+
+    def loaded(
+        *given: object, intra_op_threads: int, runners: int, **named: object
+    ) -> StudentSession:
+        asked.append((runners, intra_op_threads))
+        return load(*given, intra_op_threads=intra_op_threads, runners=runners, **named)
+
+    monkeypatch.setattr(StudentSession, "load", loaded)
+    OpenedModel(
+        Settings(model_dir=toy_model_dir, runners=3, intra_op_threads=1, threads_alone=2)
+    ).widen()
+    assert asked == [(3, 1), (1, 2)]
+
+
 def test_each_runner_of_a_gpu_has_a_session_of_its_own(
     toy_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +256,6 @@ def test_a_text_alone_gets_all_cpus_where_that_helps(
     threads: int,
 ) -> None:
     monkeypatch.setattr(tuning, "allowed_cpus", lambda: 8)
-    session = machine._open(1)
+    session = machine._open(Plan(runners=1, intra_op_threads=1))
     session.variant = session.variant.model_copy(update={"precision": precision})
     assert threads_alone(Settings(**given), session) == threads

@@ -29,7 +29,7 @@ from app.runtime.providers import choose_variant, session_options
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDENT = ROOT / "models" / "lightmbert-mini"
-MAX_BATCH_TOKENS = 1_024
+MAX_BATCH_TOKENS = 256
 LONGEST_SHARE = 0.05
 """Of texts that are as long as the student allows; the others are short, as callers send them."""
 THREADS = 2
@@ -108,8 +108,8 @@ def _open(policy: Policy, model: Path) -> Any:  # noqa: ANN401 - onnxruntime is 
         load_manifest(model).variants, device="cpu", precision="auto", features=cpu_features()
     )
     graph = model / variant.file
-    options = session_options(graph, device="cpu", intra_op_threads=1)
-    options.enable_cpu_mem_arena, options.enable_mem_pattern = policy.arena, policy.pattern
+    options = session_options(graph, device="cpu", intra_op_threads=1, arena=policy.arena)
+    options.enable_mem_pattern = policy.pattern
     return onnxruntime.InferenceSession(
         graph.read_bytes(), options, providers=["CPUExecutionProvider"]
     )

@@ -19,6 +19,9 @@ BEST_FIRST: dict[Device, tuple[Precision, ...]] = {
     "cpu": ("int8", "fp32", "fp16"),
     "cuda": ("fp16", "fp32", "int8"),
 }
+SPIN_US = 20
+"""How long a thread waits awake for the others of its run: most of their steps are shorter. A
+longer spin takes the CPU from the very thread that is waited for, where another run came along."""
 PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -76,6 +79,7 @@ def open_session(
     intra_op_threads: int,
     content: bytes | None = None,
     arena: bool = True,
+    spins: bool = False,
 ) -> Any:  # noqa: ANN401 - onnxruntime is untyped
     """An `onnxruntime.InferenceSession` that runs `graph` on `device` and nowhere else.
 
@@ -86,6 +90,7 @@ def open_session(
         content: what the file held when it was hashed; it is read anew if not given.
         arena: whether runs take their memory from ONNX Runtime's arena, which has one lock for
             all, or from the C library, which has a heap for each thread.
+        spins: whether the threads of a run wait awake for each other, for a moment.
 
     Raises:
         VariantError: the device is not there, or cannot run the whole graph.
@@ -104,7 +109,13 @@ def open_session(
         # As bytes, not by path: nothing but this one file is opened.
         session = onnxruntime.InferenceSession(
             graph.read_bytes() if content is None else content,
-            session_options(graph, device=device, intra_op_threads=intra_op_threads, arena=arena),
+            session_options(
+                graph,
+                device=device,
+                intra_op_threads=intra_op_threads,
+                arena=arena,
+                spins=spins,
+            ),
             providers=[provider],
         )
     except Exception as error:  # onnxruntime exports no common base class
@@ -132,8 +143,10 @@ def onnxruntime_version() -> str:
     return str(onnxruntime.__version__)
 
 
-def session_options(graph: Path, *, device: Device, intra_op_threads: int, arena: bool) -> Any:  # noqa: ANN401 - onnxruntime is untyped
-    """What every session of the service is opened with."""
+def session_options(
+    graph: Path, *, device: Device, intra_op_threads: int, arena: bool, spins: bool
+) -> Any:  # noqa: ANN401 - onnxruntime is untyped
+    """What a session of the service is opened with; arguments as for `open_session`."""
     import onnxruntime  # as above
 
     options = onnxruntime.SessionOptions()
@@ -142,8 +155,10 @@ def session_options(graph: Path, *, device: Device, intra_op_threads: int, arena
     options.log_severity_level = 4  # failures are raised; nothing else is worth a line
     options.enable_cpu_mem_arena = arena
     options.enable_mem_pattern = False  # every batch has its own shape; patterns would pile up
-    # A waiting thread that spins takes the processor from tokenizer and HTTP.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A thread that spins between runs takes the processor from tokenizer and HTTP.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spins else "0")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # with the run
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     # Weights outside the hashed file would escape the hash: send every search for them astray.
     options.add_session_config_entry(

@@ -61,6 +61,7 @@ class StudentSession:
             content=content,
             # int8's steps are so short that runs side by side wait for the arena's lock.
             arena=runners == 1 or variant.precision != "int8",
+            spins=runners == 1 and place == "cpu",  # side by side they would be in the way
         )
         return cls(session, manifest, variant)
 

@@ -202,11 +202,21 @@ def test_weights_of_full_range_are_not_run_without_vnni() -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "runners", "arena"),
-    [("int8", 1, True), ("int8", 2, False), ("fp32", 1, True), ("fp32", 2, True)],
+    ("precision", "runners", "arena", "spins"),
+    [
+        ("int8", 1, True, "1"),
+        ("int8", 2, False, "0"),
+        ("fp32", 1, True, "1"),
+        ("fp32", 2, True, "0"),
+    ],
 )
-def test_int8_run_side_by_side_has_no_arena_to_wait_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, runners: int, arena: bool
+def test_runs_side_by_side_do_not_spin_and_those_of_int8_share_no_arena(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    runners: int,
+    arena: bool,
+    spins: str,
 ) -> None:
     options: list[Any] = []
     made = providers.session_options
@@ -224,7 +234,10 @@ def test_int8_run_side_by_side_has_no_arena_to_wait_for(
         intra_op_threads=1,
         runners=runners,
     )
-    assert [each.enable_cpu_mem_arena for each in options] == [arena]
+    [used] = options
+    assert used.enable_cpu_mem_arena == arena
+    assert used.get_session_config_entry("session.intra_op.allow_spinning") == spins
+    assert used.get_session_config_entry("session.force_spinning_stop") == "1"
 
 
 def test_a_graph_without_token_types_is_not_given_any(tmp_path: Path) -> None:

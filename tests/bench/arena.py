@@ -108,7 +108,9 @@ def _open(policy: Policy, model: Path) -> Any:  # noqa: ANN401 - onnxruntime is 
         load_manifest(model).variants, device="cpu", precision="auto", features=cpu_features()
     )
     graph = model / variant.file
-    options = session_options(graph, device="cpu", intra_op_threads=1, arena=policy.arena)
+    options = session_options(
+        graph, device="cpu", intra_op_threads=1, arena=policy.arena, spins=False
+    )
     options.enable_mem_pattern = policy.pattern
     return onnxruntime.InferenceSession(
         graph.read_bytes(), options, providers=["CPUExecutionProvider"]

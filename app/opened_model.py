@@ -49,7 +49,7 @@ class OpenedModel:
         open_session = partial(_open, self.settings, self._manifest)
         self.settings = tuned(self.settings, open_session, self.tokenizer, opened=self.session)
         if self.settings.intra_op_threads != threads:
-            self.students = ()  # what it was opened as goes first: memory has no room for two
+            self.students = ()  # so that it is not in memory twice
             self.students = self._opened()
         else:
             self.students = self._for_runners(self.students)

@@ -231,7 +231,7 @@ def verify_file(folder: Path, entry: HashedFile) -> Path:
 
 
 def read_verified(folder: Path, entry: HashedFile) -> tuple[Path, bytes]:
-    """As `verify_file`, with the bytes that were hashed; read at once, for memory has room.
+    """As `verify_file`, with the bytes that were hashed, all of them in memory.
 
     Raises:
         ManifestError: see `verify_file`.

@@ -15,8 +15,8 @@ from app.forecast import Forecast
 from app.metrics import PRIORITIES, Priority
 
 SURE = 0.5
-"""Of a caller's deadline a predicted wait may take so much. Predictions err, and most of what was
-let in up to the deadline itself was run for nobody."""
+"""Of a caller's deadline a predicted wait may take so much. Waits spread around what is predicted,
+and of what was let in up to the deadline itself a quarter was run for nobody."""
 _LEAST_RETRY_S = 0.1
 """Texts that fill the room may all be with the tokenizer, of which no wait is predicted."""
 

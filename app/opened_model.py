@@ -45,14 +45,12 @@ class OpenedModel:
         Raises:
             ModelError: sessions of other threads cannot be opened.
         """
-        threads = self.settings.intra_op_threads
+        plan = self._plan
         open_session = partial(_open, self.settings, self._manifest)
         self.settings = tuned(self.settings, open_session, self.tokenizer, opened=self.session)
-        if self.settings.intra_op_threads != threads:
+        if self._plan != plan:
             self.students = ()  # so that it is not in memory twice
             self.students = self._opened()
-        else:
-            self.students = self._for_runners(self.students)
         return warmed_up(
             self.session, self.tokenizer, max_batch_tokens=self.settings.max_batch_tokens
         )
@@ -69,18 +67,16 @@ class OpenedModel:
             for student in set(self.students):
                 student.widen(partial(_open, self.settings, self._manifest, plan))
 
+    @property
+    def _plan(self) -> Plan:
+        return Plan(runners=self.settings.runners, intra_op_threads=self.settings.intra_op_threads)
+
     def _opened(self) -> Sequence[Student]:
         # Runs on one CUDA session wait for each other; on one CPU session they do not.
-        sessions = self.settings.runners if self.settings.device == "cuda" else 1
-        threads, runners = self.settings.intra_op_threads, self.settings.runners // sessions
-        plan = Plan(runners=runners, intra_op_threads=threads)
-        reopen = partial(_open, self.settings, self._manifest, plan)
-        return self._for_runners([Student(reopen, self.tokenizer) for _ in range(sessions)])
-
-    def _for_runners(self, students: Sequence[Student]) -> Sequence[Student]:
-        """As many as there are runners, each student several times if it must be."""
-        of_each = self.settings.runners // len(set(students))
-        return list(dict.fromkeys(students)) * of_each
+        sessions = self._plan.runners if self.settings.device == "cuda" else 1
+        of_each = self._plan.model_copy(update={"runners": self._plan.runners // sessions})
+        reopen = partial(_open, self.settings, self._manifest, of_each)
+        return [Student(reopen, self.tokenizer) for _ in range(sessions)] * of_each.runners
 
 
 def _open(settings: Settings, manifest: Manifest, plan: Plan) -> StudentSession:

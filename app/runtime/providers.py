@@ -89,7 +89,7 @@ def open_session(
         intra_op_threads: of each run.
         content: what the file held when it was hashed; it is read anew if not given.
         arena: whether runs take their memory from ONNX Runtime's arena, which has one lock for
-            all, or from the C library, which has a heap for each thread.
+            all, or from the C library; glibc has a heap for each thread.
         spins: whether the threads of a run wait awake for each other, for a moment.
 
     Raises:
@@ -155,10 +155,10 @@ def session_options(
     options.log_severity_level = 4  # failures are raised; nothing else is worth a line
     options.enable_cpu_mem_arena = arena
     options.enable_mem_pattern = False  # every batch has its own shape; patterns would pile up
-    # A thread that spins between runs takes the processor from tokenizer and HTTP.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spins else "0")
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # with the run
+    # A thread that spins between runs takes the processor from tokenizer and HTTP.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     # Weights outside the hashed file would escape the hash: send every search for them astray.
     options.add_session_config_entry(

@@ -42,7 +42,7 @@ class StudentSession:
         intra_op_threads: int,
         runners: int = 1,
     ) -> Self:
-        """Choose the variant for this machine, verify its hash and open it for so many callers.
+        """Choose the variant for this machine, verify its hash and open it for `runners` at a time.
 
         Raises:
             VariantError: no variant fits, or the device is not there.
@@ -61,7 +61,8 @@ class StudentSession:
             content=content,
             # int8's steps are so short that runs side by side wait for the arena's lock.
             arena=runners == 1 or variant.precision != "int8",
-            spins=runners == 1 and place == "cpu",  # side by side they would be in the way
+            # They would be in each other's way; int8's steps are as short as the spin.
+            spins=runners == 1 and place == "cpu" and variant.precision != "int8",
         )
         return cls(session, manifest, variant)
 

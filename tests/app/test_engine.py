@@ -11,7 +11,6 @@ from app.engine import Engine
 from app.errors import InputError, ManifestError, NotReadyError, TooManyTextsError
 from app.forecast import Forecast
 from app.metrics import Metrics
-from app.runtime.artifact import Manifest
 from app.runtime.session import StudentSession
 from app.settings import Settings
 
@@ -85,12 +84,9 @@ async def test_a_text_alone_gets_more_threads_once_they_are_there(
     asked: list[int] = []
     load = StudentSession.load
 
-    def loaded(
-        folder: Path, manifest: Manifest, *, device: str, precision: str, intra_op_threads: int
-    ) -> StudentSession:
+    def loaded(*given: object, intra_op_threads: int, **named: object) -> StudentSession:
         asked.append(intra_op_threads)
-        given = {"device": device, "precision": precision}
-        return load(folder, manifest, intra_op_threads=intra_op_threads, **given)
+        return load(*given, intra_op_threads=intra_op_threads, **named)
 
     monkeypatch.setattr(StudentSession, "load", loaded)
     settings = Settings(

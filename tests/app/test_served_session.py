@@ -204,7 +204,7 @@ def test_weights_of_full_range_are_not_run_without_vnni() -> None:
 @pytest.mark.parametrize(
     ("precision", "runners", "arena", "spins"),
     [
-        ("int8", 1, True, "1"),
+        ("int8", 1, True, "0"),
         ("int8", 2, False, "0"),
         ("fp32", 1, True, "1"),
         ("fp32", 2, True, "0"),
@@ -237,6 +237,7 @@ def test_runs_side_by_side_do_not_spin_and_those_of_int8_share_no_arena(
     [used] = options
     assert used.enable_cpu_mem_arena == arena
     assert used.get_session_config_entry("session.intra_op.allow_spinning") == spins
+    assert used.get_session_config_entry("session.intra_op.spin_duration_us") == "20"
     assert used.get_session_config_entry("session.force_spinning_stop") == "1"
 
 

@@ -34,9 +34,7 @@ async def test_calls_are_made_in_the_thread_and_their_results_come_back(thread: 
     assert not thread.is_alive()
 
 
-async def test_a_call_begins_while_the_loop_goes_on(
-    thread: CallThread,
-) -> None:
+async def test_a_call_begins_while_the_loop_goes_on(thread: CallThread) -> None:
     before, begun = sys.getswitchinterval(), 0
     sys.setswitchinterval(60)  # or the interpreter would take the lock from the loop by itself
     try:
@@ -49,6 +47,7 @@ async def test_a_call_begins_while_the_loop_goes_on(
             await call
     finally:
         sys.setswitchinterval(before)
+        thread.retire()
     assert begun > 0  # without a chance to, none does
 
 

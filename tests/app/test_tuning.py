@@ -174,11 +174,14 @@ def test_an_engine_runs_as_it_was_tuned(
     assert kept == engine.settings.model_dump(include=set(kept))
 
 
-@pytest.mark.parametrize(("threads", "opened"), [(1, [1]), (2, [1, 2])])
-def test_a_model_is_opened_again_only_for_other_threads(
+@pytest.mark.parametrize(
+    ("runners", "threads", "opened"), [(1, 1, [1]), (3, 1, [1, 1]), (3, 2, [1, 2])]
+)
+def test_a_model_is_opened_again_only_for_another_plan(
     toy_model_dir: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    runners: int,
     threads: int,
     opened: list[int],
 ) -> None:
@@ -190,14 +193,14 @@ def test_a_model_is_opened_again_only_for_other_threads(
         return load(*given, intra_op_threads=intra_op_threads, **named)
 
     monkeypatch.setattr(StudentSession, "load", loaded)
-    plan = Plan(runners=3, intra_op_threads=threads)
+    plan = Plan(runners=runners, intra_op_threads=threads)
     monkeypatch.setattr(tuning, "candidates", lambda rule, *, cpus: [plan])
     monkeypatch.setattr(tuning, "read", lambda cache: plan)
     monkeypatch.setattr("app.settings.allowed_cpus", lambda: 1)
     model = OpenedModel(Settings(model_dir=toy_model_dir, autotune=True, cache_dir=tmp_path))
     model.measure()
     assert asked == opened
-    assert len(model.students) == 3
+    assert len(model.students) == runners
     assert len(set(model.students)) == 1
 
 
@@ -225,9 +228,9 @@ def test_each_runner_of_a_gpu_has_a_session_of_its_own(
 ) -> None:
     load = StudentSession.load
 
-    def loaded(*given: object, device: str, **named: object) -> StudentSession:
-        assert device == "cuda"
-        return load(*given, device="cpu", **named)
+    def loaded(*given: object, device: str, runners: int, **named: object) -> StudentSession:
+        assert (device, runners) == ("cuda", 1)
+        return load(*given, device="cpu", runners=runners, **named)
 
     monkeypatch.setattr(StudentSession, "load", loaded)
     model = OpenedModel(Settings(model_dir=toy_model_dir, device="cuda", runners=3))

@@ -22,7 +22,8 @@ from .figures import percentile
 MAX_CONNECTIONS = 900
 """Below the usual limit of open files; a request beyond it is told as not sent."""
 TICK_S = 0.001
-"""The loop's clock: a shorter sleep is none, and takes the CPU from whom is measured."""
+"""Of the loop's clock. A shorter sleep is none, and who waits awake takes the CPU from whom is
+measured: rather a request leaves late by less than that, which counts."""
 PATIENCE_S = 10.0
 """How long the last answers are waited for."""
 
@@ -84,7 +85,7 @@ class Caller:
         for number in range(round(rate * seconds)):
             due_at = began_at + number / rate
             # Also when late: who sends without a pause reads no answers, and blames the service.
-            await asyncio.sleep(max(0.0, due_at - perf_counter()))
+            await asyncio.sleep(0)
             while (early_s := due_at - perf_counter()) > 0:
                 await asyncio.sleep(max(early_s, TICK_S))
             self._send(self._requests[number % len(self._requests)], due_at)

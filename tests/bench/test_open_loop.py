@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from .open_loop import Caller, summary
+from .open_loop import TICK_S, Caller, summary
 
 REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhi"
 
@@ -52,6 +52,24 @@ async def asked(*statuses: int, good_within_s: float = 5.0) -> dict[str, float]:
         await caller.run(rate=2_000, seconds=0.02)
         await caller.close()
     return summary(caller, seconds=0.02, good_within_s=good_within_s)
+
+
+async def test_no_rate_makes_the_generator_wait_awake(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep, asked_s = asyncio.sleep, list[float]()
+
+    async def noted(seconds: float) -> None:
+        asked_s.append(seconds)
+        await sleep(seconds)
+
+    async with answering(200) as port:
+        caller = Caller(port, [REQUEST])
+        monkeypatch.setattr(asyncio, "sleep", noted)
+        await caller.run(rate=4_000, seconds=0.05)
+        monkeypatch.undo()
+        await caller.close()
+    assert asked_s.count(0) >= 200  # a turn of the loop for each request
+    assert all(seconds >= TICK_S for seconds in asked_s if seconds)
+    assert min(caller.lags_s) >= 0
 
 
 async def test_every_answer_is_counted_by_its_status() -> None:

@@ -16,6 +16,7 @@ VERBS = (
     ("align", "Learn a multilingual embedding table in an English encoder's input space."),
     ("plan", "Tell what training will cost, before anything is loaded."),
     ("train", "Train a student from its teacher, or a teacher from translations."),
+    ("average", "Average the weights of encoders that were trained from one another."),
     ("compare", "Train several ways and seeds, and measure them side by side."),
     ("finetune", "Fit classification heads on a frozen encoder, or fine-tune all of it."),
     ("study", "Compare KD at pre-training and at fine-tuning, language by language."),

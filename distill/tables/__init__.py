@@ -1,5 +1,6 @@
 """The tables of a recipe: what each verb can be told, with units in the names."""
 
+from distill.tables.average import AverageTable
 from distill.tables.compare import CompareTable
 from distill.tables.evaluate import EvaluateTable
 from distill.tables.finetune import FinetuneTable
@@ -22,6 +23,7 @@ class Recipe(Table):
     tokenizer: TokenizerTable | None = None
     align: AlignTable | None = None
     train: TrainTable | None = None
+    average: AverageTable | None = None
     finetune: FinetuneTable | None = None
     export: ExportTable | None = None
     quantize: QuantizeTable | None = None

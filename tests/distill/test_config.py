@@ -9,12 +9,14 @@ from distill.config import RecipeError, load_recipe, require
 
 RECIPES = sorted(Path(__file__).parents[2].glob("distill/recipes/*.toml"))
 VARIABLES = {
-    name: f"/{name}" for name in ("DATA", "MINILM", "PHRASES", "TEACHER", "STUDENT", "CORPUS")
+    name: f"/{name}"
+    for name in ("DATA", "MINILM", "PHRASES", "TEACHER", "STUDENT", "FURTHER", "CORPUS")
 }
 VERBS = (
     "tokenizer",
     "align",
     "train",
+    "average",
     "finetune",
     "export",
     "quantize",

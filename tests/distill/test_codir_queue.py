@@ -185,6 +185,7 @@ def test_a_restored_queue_goes_on_as_before(world: World, tokenizer: Tokenizer) 
 
 
 def joined(rank: int, port: int) -> None:
+    torch.set_num_threads(1)  # OpenMP's others, if there were any, are not there after a fork
     distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
 
 

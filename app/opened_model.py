@@ -43,7 +43,7 @@ class OpenedModel:
         """Choose how many runs there are at a time, of how many threads; and what they take.
 
         Raises:
-            ModelError: sessions of other threads cannot be opened.
+            ModelError: sessions for other plans cannot be opened.
         """
         plan = self._plan
         open_session = partial(_open, self.settings, self._manifest)

@@ -25,8 +25,8 @@ class CallThread(threading.Thread):
         """What `work` returns or raises. Call it on the event loop."""
         future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
         self._calls.put((work, future))
-        # On Linux some 50 us, in which the thread wakes and gets the interpreter's lock. Without
-        # it would wait until the loop has nothing left to do for others.
+        # On Linux some 50 us, in which the thread wakes and gets the interpreter's lock. Else it
+        # would wait for it until the loop has nothing left to do for others.
         time.sleep(0)
         return future
 

@@ -95,6 +95,22 @@ def save_encoder(
     shutil.rmtree(former, ignore_errors=True)
 
 
+def read_provenance(encoder: str | Path) -> dict[str, str] | None:
+    """What `provenance.json` says; None of an encoder that this project did not train.
+
+    Raises:
+        CheckpointError: it does not say it in JSON.
+    """
+    file = Path(encoder) / PROVENANCE_FILE
+    try:
+        found: dict[str, str] = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise CheckpointError(f"{file} is not JSON: {error}") from error
+    return found
+
+
 def is_saved(folder: Path, encoder: PreTrainedModel) -> bool:
     """Whether the folder holds just these weights, as `save_encoder` wrote them."""
     try:

@@ -3,7 +3,6 @@
 What `finetune` does for a recipe and `study` for every cell of its matrix.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from app.runtime.outputs import Floats
 from app.runtime.tokenizer import Text
 from distill.anatomy import anatomy
 from distill.batches import load_tokenizer
-from distill.checkpoint import PROVENANCE_FILE, save_encoder
+from distill.checkpoint import read_provenance, save_encoder
 from distill.classifier import Classifier, read
 from distill.contrast import teach_by_contrast
 from distill.corpus import load_corpus
@@ -164,10 +163,7 @@ def teach(
 
 def provenance_of(encoder: str | Path, task: TaskRows) -> dict[str, str]:
     """Who an encoder learned from, and the data of its whole way so far."""
-    try:
-        origin = json.loads((Path(encoder) / PROVENANCE_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        origin = {}  # an encoder that this project did not train
+    origin = read_provenance(encoder) or {}
     fingerprint = task.train.fingerprint()
     if "data_fingerprint" in origin:
         fingerprint = f"{origin['data_fingerprint']}+{fingerprint}"

@@ -7,7 +7,6 @@ The body stays as it is: a text whose pieces are all kept gives the very same em
 `distill.trimming`), and heads go along. Which pieces stay is told in `distill.coverage`.
 """
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from rich.table import Table as Grid
 from tokenizers import Tokenizer
 
 from distill.anatomy import Encoder
-from distill.checkpoint import PROVENANCE_FILE, save_encoder
+from distill.checkpoint import read_provenance, save_encoder
 from distill.config import LoadedRecipe, RecipeError, require
 from distill.corpus import load_corpus
 from distill.coverage import chunks, needed_pieces
@@ -115,8 +114,7 @@ def _size(encoder: Encoder) -> Size:
 
 def _save(table: TrimTable, encoder: Encoder, small: Trimmed) -> None:
     source = Path(table.encoder)
-    origin = source / PROVENANCE_FILE
-    provenance = json.loads(origin.read_bytes()) if origin.is_file() else None
+    provenance = read_provenance(source)
     heads = load_heads(source) if source.is_dir() else {}
     table.folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=table.folder.parent) as staging:

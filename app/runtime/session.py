@@ -61,8 +61,8 @@ class StudentSession:
             content=content,
             # int8's steps are so short that runs side by side wait for the arena's lock.
             arena=runners == 1 or variant.precision != "int8",
-            # They would be in each other's way; int8's steps are as short as the spin.
-            spins=runners == 1 and place == "cpu" and variant.precision != "int8",
+            # Side by side they would be in each other's way; in int8 it gave nothing.
+            spins=runners == 1 and place == "cpu" and variant.precision == "fp32",
         )
         return cls(session, manifest, variant)
 

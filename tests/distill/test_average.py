@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import Result
 from tiny_encoder import a_head
 from tiny_world import World
 from tokenizers import Tokenizer
@@ -15,7 +16,9 @@ from app.cli import app
 from distill.average import averaged
 from distill.checkpoint import save_encoder
 from distill.heads import load_heads, save_head
+from distill.student import FACTORS, student_of
 from distill.tables.average import AverageTable
+from distill.tables.student import StudentTable
 from distill.teacher import EncoderError, load_encoder, tokenizer_file
 
 
@@ -39,7 +42,8 @@ def further(first: Path) -> Path:
         for weight in encoder.parameters():
             weight += torch.randn_like(weight)
     folder = first.parent / "further"
-    save_encoder(folder, encoder, first / "tokenizer.json")
+    origin = {"teacher": "t", "data_fingerprint": "e"}
+    save_encoder(folder, encoder, first / "tokenizer.json", provenance=origin)
     return folder
 
 
@@ -56,36 +60,81 @@ def test_every_weight_is_the_mean_by_shares(first: Path, further: Path) -> None:
         assert not torch.equal(weight, one[name])
 
 
-def test_an_encoder_averaged_with_itself_stays(first: Path) -> None:
+def test_an_encoder_averaged_with_itself_stays_to_the_last_bit(first: Path) -> None:
     before = load_encoder(str(first)).state_dict()
-    for name, weight in (
-        averaged(table(first, first, first, shares=(0.2, 0.3, 0.5))).state_dict().items()
-    ):
-        torch.testing.assert_close(weight, before[name])
+    found = averaged(table(first, first, first, shares=(0.2, 0.3, 0.5))).state_dict()
+    for name, weight in found.items():
+        assert torch.equal(weight, before[name])
+
+
+def run(folder: Path, *encoders: Path) -> Result:
+    recipe = folder / "average.toml"
+    names = ", ".join(f'"{encoder}"' for encoder in encoders)
+    recipe.write_text(
+        f'[run]\nname = "a"\nfolder = "{folder}/run"\nseed = 1\nthreads = 1\n'
+        f"[average]\nencoders = [{names}]\nshares = [0.5, 0.5]\n"
+    )
+    return CliRunner().invoke(app, ["distill", "average", str(recipe)])
 
 
 def test_the_recipe_writes_an_encoder_of_the_same_origin_without_heads(
     first: Path, further: Path, tmp_path: Path
 ) -> None:
-    recipe = tmp_path / "average.toml"
-    recipe.write_text(
-        f'[run]\nname = "a"\nfolder = "{tmp_path}/run"\nseed = 1\nthreads = 1\n'
-        f'[average]\nencoders = ["{first}", "{further}"]\nshares = [0.5, 0.5]\n'
-    )
-    done = CliRunner().invoke(app, ["distill", "average", str(recipe)])
+    done = run(tmp_path, first, further)
     assert done.exit_code == 0, done.output
     folder = tmp_path / "run" / "encoder"
     expected = averaged(table(first, further, shares=(0.5, 0.5))).state_dict()
     for name, weight in load_encoder(str(folder)).state_dict().items():
         assert torch.equal(weight, expected[name])
-    assert json.loads((folder / "provenance.json").read_text())["data_fingerprint"] == "d"
+    assert json.loads((folder / "provenance.json").read_text()) == {
+        "teacher": "t",
+        "data_fingerprint": "d+e",
+    }
     assert (folder / "tokenizer.json").read_bytes() == (first / "tokenizer.json").read_bytes()
     assert load_heads(folder) == {}
 
 
-def test_what_is_of_another_shape_is_named(first: Path, world: World) -> None:
-    with pytest.raises(EncoderError, match=r"of another shape than .*first: .* is "):
+def test_the_result_takes_the_place_of_none_of_them(first: Path, tmp_path: Path) -> None:
+    own = tmp_path / "run" / "encoder"
+    shutil.copytree(first, own)
+    done = run(tmp_path, first, own)
+    assert done.exit_code != 0
+    assert "the result would take its place" in " ".join(done.output.split())
+    assert load_heads(own)
+
+
+def changed(first: Path, folder: Path, **config: object) -> Path:
+    shutil.copytree(first, folder)
+    described = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(described | config))
+    return folder
+
+
+def test_what_computes_otherwise_is_named(first: Path, world: World, tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match="differ in "):
         averaged(table(first, world.english))
+    with pytest.raises(EncoderError, match=r"differ in layer_norm_eps: .* and 0\.5"):
+        averaged(table(first, changed(first, tmp_path / "other", layer_norm_eps=0.5)))
+
+
+def test_undefined_numbers_are_refused(first: Path, tmp_path: Path) -> None:
+    encoder = load_encoder(str(first))
+    with torch.no_grad():
+        next(iter(encoder.parameters()))[0] = torch.nan
+    save_encoder(tmp_path / "broken", encoder, first / "tokenizer.json")
+    with pytest.raises(EncoderError, match="broken has undefined numbers in "):
+        averaged(table(first, tmp_path / "broken"))
+
+
+def test_word_tables_of_different_factors_are_refused(world: World, tmp_path: Path) -> None:
+    settings = {"layers": 1, "initialisation": "bottom", "embeddings": "factorised", "rank": 8}
+    for name in ("one", "other"):
+        student = student_of(str(world.teacher), StudentTable.model_validate(settings))
+        if name == "other":
+            student.get_parameter(FACTORS).data.neg_()
+        save_encoder(tmp_path / name, student, tokenizer_file(str(world.teacher)))
+    with pytest.raises(EncoderError, match="word tables of different factors"):
+        averaged(table(tmp_path / "one", tmp_path / "other"))
 
 
 def test_what_reads_pieces_otherwise_is_refused(first: Path, tmp_path: Path) -> None:
@@ -98,7 +147,7 @@ def test_what_reads_pieces_otherwise_is_refused(first: Path, tmp_path: Path) -> 
         described["model"]["vocab"][-1],
     )
     (other / "tokenizer.json").write_text(json.dumps(described))
-    with pytest.raises(EncoderError, match="give pieces different ids"):
+    with pytest.raises(EncoderError, match="have different tokenizers"):
         averaged(table(first, other))
 
 

@@ -21,6 +21,7 @@ from app.runtime.providers import onnxruntime_version
 from app.runtime.session import StudentSession
 from app.runtime.tokenizer import Encoded, Tokenizer
 from app.settings import Settings
+from app.versions import own_version
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +32,6 @@ ROUNDS = 2
 BATCH_TEXTS = (1, 4, 16)
 CLEARLY_BETTER = 1.05
 """What the rule says stays unless something gives so many times its texts per second."""
-
-HOW_OPENED = 2
-"""To be raised when sessions are opened otherwise: plans that were kept are measured anew."""
 
 MOST_FOR_ONE_TEXT = 4
 """Threads."""
@@ -159,7 +157,7 @@ def batches_for(session: StudentSession, tokenizer: Tokenizer) -> list[list[Enco
 def cache_file(folder: Path, session: StudentSession) -> Path:
     """Named after all that the result depends on."""
     machine = [cpu_model(), allowed_cpus(), onnxruntime_version()]
-    key = [session.variant.sha256, *machine, HOW_OPENED]
+    key = [session.variant.sha256, *machine, own_version()]
     return folder / f"tuned-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
 
 

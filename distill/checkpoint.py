@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -99,16 +100,17 @@ def read_provenance(encoder: str | Path) -> dict[str, str] | None:
     """What `provenance.json` says; None of an encoder that this project did not train.
 
     Raises:
-        CheckpointError: it does not say it in JSON.
+        CheckpointError: it is no JSON object of strings.
     """
     file = Path(encoder) / PROVENANCE_FILE
     try:
-        found: dict[str, str] = json.loads(file.read_bytes())
+        return TypeAdapter(dict[str, str]).validate_json(file.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise CheckpointError(f"{file} is not JSON: {error}") from error
-    return found
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{file} does not say where the encoder comes from: {error}"
+        ) from error
 
 
 def is_saved(folder: Path, encoder: PreTrainedModel) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import onnx
 import tokenizers
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from app.errors import LightMBERTError
 from app.runtime.artifact import (
@@ -34,6 +34,7 @@ from app.runtime.outputs import Floats
 from app.runtime.tokenizer import Text, Tokenizer
 from distill.anatomy import Encoder, anatomy
 from distill.batches import load_tokenizer
+from distill.checkpoint import CheckpointError, read_provenance
 from distill.config import LoadedRecipe, require
 from distill.graph import write_graph
 from distill.heads import AnyHead, load_heads, require_fit
@@ -44,7 +45,6 @@ from distill.teacher import load_teacher
 
 GRAPH_FILE = "student-fp32.onnx"
 TOKENIZER_FILE = "tokenizer.json"
-PROVENANCE_FILE = "provenance.json"
 MAX_PROBABILITY_ERROR = 1e-3
 GOLDEN_DECIMALS = 6
 PAD = "[PAD]"
@@ -203,7 +203,7 @@ def _rounded(row: Floats) -> tuple[float, ...]:
 
 
 def _provenance(encoder_dir: Path, card: Card) -> Provenance:
-    origin = _origin(encoder_dir / PROVENANCE_FILE)
+    origin = _origin(encoder_dir)
     return Provenance(
         teacher=origin.teacher,
         recipe=card.recipe,
@@ -214,13 +214,11 @@ def _provenance(encoder_dir: Path, card: Card) -> Provenance:
     )
 
 
-def _origin(path: Path) -> Origin:
+def _origin(encoder_dir: Path) -> Origin:
     try:
-        return Origin.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return Origin()  # an encoder that this project did not train
-    except ValidationError as error:
-        raise ExportError(f"{path} does not say where the encoder comes from: {error}") from error
+        return Origin.model_validate(read_provenance(encoder_dir) or {})
+    except CheckpointError as error:
+        raise ExportError(str(error)) from error
 
 
 def _commit() -> str:

@@ -20,8 +20,8 @@ BEST_FIRST: dict[Device, tuple[Precision, ...]] = {
     "cuda": ("fp16", "fp32", "int8"),
 }
 SPIN_US = 20
-"""How long a thread waits awake for the others of its run: most of their steps are shorter. A
-longer spin takes the CPU from the very thread that is waited for, where another run came along."""
+"""How long a thread waits awake for the others of its run. A longer spin takes the CPU from the
+very thread that is waited for, where another run came along."""
 PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 

@@ -16,6 +16,7 @@ from distill.checkpoint import (
     Progress,
     is_saved,
     load_checkpoint,
+    read_provenance,
     save_checkpoint,
     save_encoder,
     stand_of,
@@ -253,3 +254,14 @@ def test_an_encoder_that_does_not_fit_leaves_the_former_one(
         save_encoder(folder, encoders[1], tokenizer)
     assert layers_of(folder) == 4
     assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
+
+
+def test_who_says_nothing_of_where_it_comes_from_has_no_provenance(tmp_path: Path) -> None:
+    assert read_provenance(tmp_path) is None
+
+
+@pytest.mark.parametrize("broken", ["{", "[1]", '{"teacher": 3}', ""])
+def test_a_provenance_that_cannot_be_read_is_named(tmp_path: Path, broken: str) -> None:
+    (tmp_path / "provenance.json").write_text(broken)
+    with pytest.raises(CheckpointError, match=r"provenance\.json does not say where"):
+        read_provenance(tmp_path)

@@ -185,7 +185,7 @@ def test_a_restored_queue_goes_on_as_before(world: World, tokenizer: Tokenizer) 
 
 
 def joined(rank: int, port: int) -> None:
-    torch.set_num_threads(1)  # OpenMP's others, if there were any, are not there after a fork
+    torch.set_num_threads(1)  # a second only waits on an encoder of this size
     distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
 
 
@@ -224,13 +224,17 @@ def in_two_processes(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")  # nothing to import anew
-    processes = [fork.Process(target=target, args=(r, port, folder, *more)) for r in range(2)]
+    spawn = multiprocessing.get_context("spawn")  # a fork lacks threads that autograd waits for
+    processes = [spawn.Process(target=target, args=(r, port, folder, *more)) for r in range(2)]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join(timeout=120)
-        assert process.exitcode == 0
+    try:
+        for process in processes:
+            process.join(timeout=120)
+            assert process.exitcode == 0
+    finally:
+        for process in processes:
+            process.kill()
     one, other = (load_file(folder / f"{rank}.safetensors") for rank in range(2))
     return one, other
 
